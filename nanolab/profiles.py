@@ -160,7 +160,7 @@ def _tiny_sizes(**changes: int) -> dict[str, int]:
 def _smoke() -> Profile:
     plan = StagePlan(60, 1024, 8, 128, eval_every=30, eval_tokens=4096, save_every=50)
     return Profile(
-        "smoke", depth=2, vocab_size=1024, sequence_len=128, digits=1, source="tinyworld",
+        "smoke", depth=2, vocab_size=1024, sequence_len=256, digits=1, source="tinyworld",
         base=replace(plan, num_iterations=120), mid=plan, sft=replace(plan, num_iterations=40),
         rl=RLPlan(3, examples_per_step=4, num_samples=4, max_new_tokens=48, eval_every=-1, eval_examples=16),
         mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
@@ -173,6 +173,7 @@ def _laptop() -> Profile:
         "laptop", depth=4, vocab_size=2048, sequence_len=256, digits=1, source="tinyworld",
         base=plan, mid=replace(plan, num_iterations=120), sft=replace(plan, num_iterations=80),
         rl=RLPlan(36, examples_per_step=16, num_samples=8),
+        matrix_lr=0.06, embedding_lr=0.3,
         mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
     )  # fmt: skip
 

@@ -1,0 +1,53 @@
+# make course   train your own model, ask it something, and say how to open the course
+# make test     everything that must hold before a change goes in
+# Windows: the README has the same commands for PowerShell.
+
+# Which Python makes the virtual environment: make course PYTHON=python3.12
+PYTHON ?=
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: course test clean-venv
+
+course: $(VENV)/course.stamp
+	$(BIN)/nanolab run --tag course
+	@echo
+	@echo '$$ nanolab chat --model-tag course -p "What is the capital of France?"'
+	@$(BIN)/nanolab chat --model-tag course -p "What is the capital of France?"
+	@echo
+	@echo "Talk to your model:  $(BIN)/nanolab chat --model-tag course"
+	@echo "Open the course:     $(BIN)/nanolab lab"
+
+test: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+# The stamps lie inside the environment: deleting it makes everything start anew.
+$(VENV)/made.stamp:
+	@found=; \
+	for python in $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			found="$$python"; break; \
+		fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "nanolab needs Python 3.11 or newer, and none was found$(if $(PYTHON), at $(PYTHON))."; \
+		echo "Install one, or name it: make course PYTHON=/path/to/python3"; \
+		exit 1; \
+	fi; \
+	echo "making $(VENV) with $$("$$found" --version)"; \
+	"$$found" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/course.stamp: $(VENV)/made.stamp pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -e . -c constraints.txt
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/course.stamp
+	$(BIN)/python -m pip install -e ".[dev]" -c constraints.txt
+	@touch $@
+
+clean-venv:
+	rm -rf $(VENV)

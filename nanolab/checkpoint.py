@@ -1,0 +1,512 @@
+"""Checkpoints: whole folders or none, checked by SHA-256, and nothing in them can run code.
+
+A run is a folder with `tokenizer.json` and a folder for each stage; a stage holds `step-NNNNNN/` folders:
+
+    model.safetensors       the weights
+    optimizer.safetensors   the tensors of optimizers and random state (absent without optimizers)
+    optimizer.json          the rest of the optimizers' state
+    state.json              where the data stood, as the caller gave it
+    meta.json               model_config, tokenizer (its hash), stage, step, parent, profile
+    manifest.json           size and SHA-256 of each of the above, and of itself; written last
+
+The folder is built under another name and renamed when complete, so a crash leaves no half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from nanolab.errors import CheckpointError, ConfigError, NanolabError
+from nanolab.model import GPT, GPTConfig
+from nanolab.paths import atomic_write, home, run_dir
+from nanolab.tokenizer import Tokenizer
+
+FORMAT = 1
+STAGES = ("base", "mid", "sft", "rl")
+REQUIRED_FILES = {"model.safetensors", "state.json", "meta.json"}
+OPTIONAL_FILES = {"optimizer.safetensors", "optimizer.json"}
+STEP_FOLDER = re.compile(r"step-(\d{6,12})")
+ABANDONED_AFTER = 600  # seconds: then an unfinished folder belongs to nobody who is still writing it
+
+
+# ---- saving
+
+
+def save_checkpoint(
+    run: Path,
+    stage: str,
+    step: int,
+    *,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer] = (),
+    meta: Mapping[str, Any],
+    state: Mapping[str, Any] | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write `run/stage/step-NNNNNN/` and return it; older ones than the newest `keep` are deleted.
+
+    meta: JSON-able; at least `tokenizer` (the tokenizer's hash) and `model_config`, for `load_model`.
+    `stage` and `step` are added. state: what the caller needs to resume, of dicts, lists, tuples, numbers,
+    strings, None and tensors; it comes back equal. With optimizers, torch's CPU random state is kept too.
+    Raises CheckpointError when it cannot be written; earlier checkpoints are then as they were.
+    """
+    final = run / stage / f"step-{step:06d}"
+    temporary = final.with_name(f".tmp-{final.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.mkdir(parents=True)
+        _write_files(temporary, model, optimizers, {**meta, "stage": stage, "step": step}, dict(state or {}))
+        if final.exists():
+            final.rename(final.with_name(f".tmp-old-{uuid.uuid4().hex[:8]}"))
+        temporary.rename(final)
+        _sync(final.parent)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint of {stage}, step {step}, could not be saved in {run}: {error}.\n"
+            "Free some disk space (or check the folder's permissions), then run the same command again: "
+            "it continues from the last checkpoint that was saved."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _clean(final, keep)
+    return final
+
+
+def _write_files(
+    folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], meta: dict, state: dict
+) -> None:
+    tensors: dict[str, Tensor] = {}
+    rest = {"state": _pack(state, "state", tensors)}
+    if optimizers:
+        rest["torch_rng"] = _pack(torch.get_rng_state(), "torch_rng", tensors)
+        packed = [_pack(optimizer.state_dict(), f"{i}", tensors) for i, optimizer in enumerate(optimizers)]
+        _write(folder / "optimizer.json", packed)
+    if tensors:
+        _write(folder / "optimizer.safetensors", tensors)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    _write(folder / "model.safetensors", weights)
+    _write(folder / "state.json", rest)
+    _write(folder / "meta.json", meta)
+    write_manifest(folder)
+
+
+def _write(path: Path, content: Any) -> None:
+    """Tensors as safetensors, anything else as JSON; on the disk, not only in a cache, when this returns."""
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(content, path)
+    else:
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename survive a power cut, where a folder can be opened for that (not on Windows)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _clean(newest: Path, keep: int) -> None:
+    """Delete checkpoints older than `newest` beyond `keep`, and what interrupted saves left behind."""
+    older = [folder for folder in _step_folders(newest.parent) if _step(folder) < _step(newest)]
+    for folder in older[max(0, keep - 1) :]:
+        # Renamed first: a crash halfway through deleting must not leave a folder that looks like one.
+        with contextlib.suppress(OSError):
+            folder.rename(folder.with_name(f".tmp-old-{uuid.uuid4().hex[:8]}"))
+    for folder in newest.parent.glob(".tmp-*"):
+        with contextlib.suppress(OSError):
+            age = time.time() - folder.stat().st_mtime
+            if folder.name.startswith(".tmp-old-") or age > ABANDONED_AFTER:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` as plain JSON; each tensor in it is put into `tensors` under a name made from its place."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"$tensor": name}
+    if isinstance(value, Mapping):
+        pairs = [(key, _pack(item, f"{name}.{key}", tensors)) for key, item in value.items()]
+        if all(isinstance(key, str) and not key.startswith("$") for key, _ in pairs):
+            return dict(pairs)
+        return {"$dict": pairs}
+    if isinstance(value, (list, tuple)):
+        items = [_pack(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]
+        return items if isinstance(value, list) else {"$tuple": items}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise CheckpointError(
+        f"{name} is a {type(value).__name__}, which a checkpoint cannot hold.\n"
+        "Use numbers, strings, None, tensors, and lists, tuples and dicts of them."
+    )
+
+
+def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What `_pack` was given."""
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$tensor" in value:
+        return tensors[value["$tensor"]]
+    if "$tuple" in value:
+        return tuple(_unpack(value["$tuple"], tensors))
+    if "$dict" in value:
+        return {key: _unpack(item, tensors) for key, item in value["$dict"]}
+    return {key: _unpack(item, tensors) for key, item in value.items()}
+
+
+# ---- the manifest
+
+
+def write_manifest(folder: Path) -> None:
+    """Write `manifest.json` for the files that are in `folder` now."""
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
+        if path.name in REQUIRED_FILES | OPTIONAL_FILES
+    }
+    content = {"files": files, "format": FORMAT}
+    atomic_write(folder / "manifest.json", _canonical({**content, "sha256": _digest(content)}))
+
+
+def verify_checkpoint(folder: Path) -> set[str]:
+    """Check every file against the manifest and return their names. Raises CheckpointError for a flaw."""
+    files = _read_manifest(folder)
+    strange = {path.name for path in folder.glob("*.safetensors")} - set(files)
+    if strange:
+        raise _damaged(folder, f"{min(strange)} is not in its manifest")
+    for name, expected in files.items():
+        path = folder / name
+        try:
+            size = path.stat().st_size
+            if size != expected["bytes"]:
+                raise _damaged(folder, f"{name} has {size:,} bytes, not {expected['bytes']:,}")
+            if _sha256(path) != expected["sha256"]:
+                raise _damaged(folder, f"{name} is not what was saved (its SHA-256 differs)")
+        except OSError as error:
+            raise _damaged(folder, f"{name} cannot be read ({error})") from error
+    return set(files)
+
+
+def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    try:
+        raw = (folder / "manifest.json").read_bytes()
+        manifest = json.loads(raw)
+        content = {"files": manifest["files"], "format": manifest["format"]}
+        intact = raw == _canonical({**content, "sha256": _digest(content)}).encode("utf-8")
+        names = {name for name, entry in manifest["files"].items() if entry.keys() == {"bytes", "sha256"}}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is no checkpoint: it has no manifest.json.") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(folder, f"manifest.json cannot be read ({type(error).__name__})") from error
+    if not intact:
+        raise _damaged(folder, "manifest.json is not what was saved")
+    if content["format"] != FORMAT:
+        raise CheckpointError(
+            f"{folder} has checkpoint format {content['format']}; this nanolab reads format {FORMAT}.\n"
+            "Update nanolab (pip install --upgrade), or use the version that saved it."
+        )
+    if absent := REQUIRED_FILES - names:
+        raise _damaged(folder, f"its manifest does not list {min(absent)}")
+    if strange := content["files"].keys() - REQUIRED_FILES - OPTIONAL_FILES:
+        raise _damaged(folder, f"its manifest lists {min(strange)!r}, which is no file of a checkpoint")
+    return content["files"]
+
+
+def _canonical(content: Any) -> str:
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(_canonical(content).encode("utf-8")).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damaged(folder: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"the checkpoint {folder} is damaged: {what}.\n"
+        "Delete this folder: the run then continues from the checkpoint before it."
+    )
+
+
+# ---- loading
+
+
+def load_checkpoint(
+    path: Path,
+    *,
+    model: nn.Module | None = None,
+    optimizers: Sequence[torch.optim.Optimizer] = (),
+    tokenizer: Tokenizer | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Verify a checkpoint, load it into `model` and `optimizers`, and return (meta, state).
+
+    With optimizers, torch's CPU random state is restored too: training then goes on bit for bit. Raises
+    CheckpointError, before anything is changed, for a checkpoint that is damaged, has other shapes, or was
+    made with another tokenizer than `tokenizer`.
+    """
+    return _load(path, verify_checkpoint(path), model, optimizers, tokenizer)
+
+
+def _load(
+    path: Path,
+    files: set[str],
+    model: nn.Module | None,
+    optimizers: Sequence[torch.optim.Optimizer],
+    tokenizer: Tokenizer | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`load_checkpoint` for a folder that was verified."""
+    meta, rest = _read_json(path / "meta.json", dict), _read_json(path / "state.json", dict)
+    if tokenizer is not None and meta.get("tokenizer") != tokenizer.hash():
+        raise CheckpointError(
+            f"the checkpoint {path} was made with another tokenizer than this run's tokenizer.json.\n"
+            "Its numbers would stand for other words. Use the tokenizer.json it was trained with."
+        )
+    tensors = _read_tensors(path / "optimizer.safetensors") if "optimizer.safetensors" in files else {}
+    try:
+        state, rng = _unpack(rest["state"], tensors), _unpack(rest.get("torch_rng"), tensors)
+    except (LookupError, TypeError, ValueError) as error:
+        raise _damaged(path, f"state.json does not fit optimizer.safetensors ({error})") from error
+    saved = _optimizer_states(path, files, optimizers, tensors) if optimizers else []
+    if model is not None:
+        weights = _read_tensors(path / "model.safetensors")
+        _check_weights(path, weights, model)
+        model.load_state_dict(weights)
+    for optimizer, optimizer_state in zip(optimizers, saved, strict=True):
+        optimizer.load_state_dict(optimizer_state)
+    if optimizers and isinstance(rng, Tensor):
+        torch.set_rng_state(rng)
+    return meta, state
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path.parent, f"{path.name} cannot be read ({error})") from error
+    if not isinstance(content, kind):
+        raise _damaged(path.parent, f"{path.name} should hold a {kind.__name__}")
+    return content
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise _damaged(path.parent, f"{path.name} is not in the safetensors format ({error})") from error
+
+
+def _check_weights(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    expected = model.state_dict()
+    for name in sorted(expected.keys() ^ weights.keys()):
+        where = "the checkpoint lacks" if name in expected else "the checkpoint has, and the model lacks,"
+        raise CheckpointError(f"{path} belongs to another model: {where} {name}.\n{_OTHER_MODEL}")
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{path} belongs to another model: {name} is {tuple(tensor.shape)} in the checkpoint "
+                f"and {tuple(expected[name].shape)} in the model.\n{_OTHER_MODEL}"
+            )
+
+
+_OTHER_MODEL = "Use the depth, vocabulary and profile the run was started with, or start a new run."
+
+
+def _optimizer_states(
+    path: Path,
+    files: set[str],
+    optimizers: Sequence[torch.optim.Optimizer],
+    tensors: Mapping[str, Tensor],
+) -> list[dict[str, Any]]:
+    """One state a given optimizer, each checked to belong to parameters of the same shapes."""
+    if "optimizer.json" not in files:
+        raise CheckpointError(f"{path} was saved without optimizers: it cannot be trained further.")
+    packed = _read_json(path / "optimizer.json", list)
+    try:
+        states = [_unpack(item, tensors) for item in packed]
+        fit = len(states) == len(optimizers) and all(map(_fits, states, optimizers))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, f"optimizer.json does not fit optimizer.safetensors ({error})") from error
+    if not fit:
+        raise CheckpointError(f"{path} was saved with other optimizers than these.\n{_OTHER_MODEL}")
+    return states
+
+
+def _fits(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> bool:
+    """Groups of as many parameters; each tensor of a parameter's state is one number or of its shape."""
+    groups = optimizer.param_groups
+    sizes = [len(group["params"]) for group in groups]
+    if [len(group["params"]) for group in state["param_groups"]] != sizes:
+        return False
+    params = [param for group in groups for param in group["params"]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    shapes = {number: param.shape for number, param in zip(numbers, params, strict=True)}
+    return all(
+        item.dim() == 0 or item.shape == shapes[number]
+        for number, slots in state["state"].items()
+        for item in slots.values()
+        if isinstance(item, Tensor)
+    )
+
+
+# ---- finding
+
+
+def _step(folder: Path) -> int:
+    match = STEP_FOLDER.fullmatch(folder.name)
+    return int(match[1]) if match else -1
+
+
+def _step_folders(stage: Path) -> list[Path]:
+    """The folders that claim to be checkpoints, newest first; without a manifest a folder is none."""
+    found = [path for path in stage.glob("step-*") if _step(path) >= 0 and (path / "manifest.json").is_file()]
+    return sorted(found, key=_step, reverse=True)
+
+
+@overload
+def find_checkpoint(
+    run: Path, stage: str, step: int | None = None, *, missing_ok: Literal[False] = False
+) -> Path: ...
+@overload
+def find_checkpoint(run: Path, stage: str, step: int | None = None, *, missing_ok: bool) -> Path | None: ...
+def find_checkpoint(run, stage, step=None, *, missing_ok=False):
+    """The newest valid checkpoint of a stage, or the one of `step`.
+
+    A damaged one is passed over for the one before it, with a warning. Raises CheckpointError when there
+    is none (with `missing_ok` returns None), or when all are damaged.
+    """
+    found = _find(run, stage, step)
+    if found is None and not missing_ok:
+        raise _missing(run, stage, step)
+    return found[0] if found else None
+
+
+def _find(run: Path, stage: str, step: int | None) -> tuple[Path, set[str]] | None:
+    """A checkpoint and its files' names, verified."""
+    folders = [folder for folder in _step_folders(run / stage) if step is None or _step(folder) == step]
+    for folder in folders:
+        try:
+            return folder, verify_checkpoint(folder)
+        except CheckpointError as error:
+            if folder is folders[-1]:
+                raise
+            warnings.warn(f"{error}\nFor now the one before it is used.", stacklevel=3)
+    return None
+
+
+def _missing(run: Path, stage: str, step: int | None) -> CheckpointError:
+    steps = [_step(folder) for folder in _step_folders(run / stage)]
+    if step is not None and steps:
+        return CheckpointError(f"{run} has no {stage} checkpoint of step {step}; it has {sorted(steps)}.")
+    have = [name for name in STAGES if _step_folders(run / name)]
+    return CheckpointError(
+        f"{run} has no {stage} checkpoint yet; it has {', '.join(have) or 'none at all'}.\n"
+        f"Train it with: nanolab {stage} --model-tag {run.name}"
+    )
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run on disk: its stages' steps in ascending order, and when it was last written (Unix seconds)."""
+
+    tag: str
+    stages: dict[str, list[int]]
+    time: float
+
+
+def list_runs() -> list[RunInfo]:
+    """All runs that have a checkpoint, the most recently written first. Nothing is verified."""
+    runs = []
+    for folder in (home() / "runs").glob("[!.]*"):
+        found = {stage: steps for stage in STAGES if (steps := _step_folders(folder / stage)[::-1])}
+        times = [(path / "manifest.json").stat().st_mtime for steps in found.values() for path in steps]
+        if times:
+            stages = {stage: [_step(path) for path in steps] for stage, steps in found.items()}
+            runs.append(RunInfo(folder.name, stages, max(times)))
+    return sorted(runs, key=lambda run: run.time, reverse=True)
+
+
+def load_model(
+    source: str,
+    device: torch.device | str | None = None,
+    phase: str = "eval",
+    model_tag: str | None = None,
+    step: int | None = None,
+) -> tuple[GPT, Tokenizer, dict[str, Any]]:
+    """The model of a stage ("base", "mid", "sft" or "rl"), its tokenizer and its meta.
+
+    model_tag: which run; None is the most recently written one. step: None is the newest. device: None is
+    the CPU. phase: "eval" or "train", the mode the model is left in. Raises CheckpointError for a
+    checkpoint that is missing, damaged, or does not fit its tokenizer or model.
+    """
+    for value, choices in ((source, STAGES), (phase, ("eval", "train"))):
+        if value not in choices:
+            raise ConfigError(f"{value!r} is not one of {', '.join(choices)}.")
+    run = run_dir(model_tag or _latest_tag())
+    found = _find(run, source, step)
+    if found is None:
+        raise _missing(run, source, step)
+    path, files = found
+    tokenizer = Tokenizer.load(run / "tokenizer.json")
+    meta = _read_json(path / "meta.json", dict)
+    if meta.get("stage") != source:
+        raise CheckpointError(f"{path} is a checkpoint of stage {meta.get('stage')}, not of {source}.")
+    config = _config(path, meta.get("model_config"))
+    if config.vocab_size < tokenizer.get_vocab_size():
+        raise CheckpointError(
+            f"{path} knows {config.vocab_size} tokens, its tokenizer has {tokenizer.get_vocab_size()}.\n"
+            "Use the tokenizer.json it was trained with."
+        )
+    model = GPT(config)
+    _load(path, files, model, (), tokenizer)
+    return model.to(device or "cpu").train(phase == "train"), tokenizer, meta
+
+
+def _latest_tag() -> str:
+    runs = list_runs()
+    if not runs:
+        where = home() / "runs"
+        raise CheckpointError(f"there is no trained model in {where} yet.\nTrain one with: nanolab run")
+    return runs[0].tag
+
+
+def _config(path: Path, given: Any) -> GPTConfig:
+    """`GPTConfig(**given)`, where nothing is unknown and nothing missing."""
+    names = {field.name for field in fields(GPTConfig)}
+    if not isinstance(given, dict) or set(given) != names:
+        wrong = sorted(names ^ set(given if isinstance(given, dict) else ()))
+        raise CheckpointError(
+            f"{path}: its model_config is not one of this nanolab's; look at: {', '.join(map(str, wrong))}.\n"
+            "Was it saved by another version? Update nanolab, or use that version."
+        )
+    if not all(isinstance(value, int) and value > 0 for value in given.values()):
+        raise CheckpointError(f"{path}: its model_config has a size that is no positive number: {given}.")
+    try:
+        return GPTConfig(**given)
+    except NanolabError as error:
+        raise CheckpointError(f"{path}: its model_config cannot be built: {error}") from error

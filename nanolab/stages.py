@@ -1,0 +1,352 @@
+"""The stages: which data, which schedule, which parent. Base, mid and sft share one class; rl has its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanolab.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from nanolab.compute import Compute, choose_compute, prepare_process
+from nanolab.corpus import text_source
+from nanolab.data import ConversationBatches, PackedBatches
+from nanolab.engine import Engine
+from nanolab.errors import ConfigError
+from nanolab.evals import Score, TextLoss, accuracy, text_loss
+from nanolab.grpo import RLRecord, grpo
+from nanolab.model import GPT, GPTConfig
+from nanolab.optim import LearningRates, Schedule, build_optimizers
+from nanolab.paths import atomic_write, run_dir
+from nanolab.profiles import STAGES, Profile
+from nanolab.tasks import Task, TaskMixture
+from nanolab.tasks.spelling import SimpleSpelling, SpellingBee
+from nanolab.tasks.tiny import Identity, TinyARC, TinyGSM, TinyMMLU, TinyTalk
+from nanolab.tokenizer import Tokenizer
+from nanolab.train import StepRecord, fit
+
+TOKENIZER_CHARACTERS = 3_000_000
+
+
+def model_config(profile: Profile) -> GPTConfig:
+    """The model of a profile."""
+    return GPTConfig(
+        sequence_len=profile.sequence_len, vocab_size=profile.vocab_size, n_layer=profile.depth,
+        n_head=profile.n_head, n_kv_head=profile.n_head, n_embd=profile.n_embd,
+    )  # fmt: skip
+
+
+def conversations(profile: Profile, stage: str, split: str = "train") -> Task:
+    """The mixture of conversations that `stage` ("mid" or "sft") trains on."""
+    sizes = profile.mid_sizes if stage == "mid" else profile.sft_sizes
+    kinds: dict[str, Any] = {
+        "talk": TinyTalk, "mmlu": TinyMMLU, "arc": TinyARC, "gsm": TinyGSM,
+        "identity": Identity, "spelling": SimpleSpelling, "bee": SpellingBee,
+    }  # fmt: skip
+    share = 1 if split == "train" else 20
+    tasks = [kinds[kind](split=split, size=max(8, size // share)) for kind, size in sizes.items() if size]
+    return TaskMixture(tasks, seed=profile.seed)
+
+
+def reinforcement_task(profile: Profile, split: str = "train") -> Task:
+    """The problems of the rl stage; "val" ones share no pair of numbers with training."""
+    return TinyGSM(split=split, size=20_000 if split == "train" else 500)
+
+
+def train_tokenizer(profile: Profile, run: Path) -> Tokenizer:
+    """The run's tokenizer: loaded if there is one, else trained on base text and some conversations."""
+    path = run / "tokenizer.json"
+    if path.exists():
+        return Tokenizer.load(path)
+
+    def texts() -> Iterator[str]:
+        seen = 0
+        for document in text_source(profile.data or profile.source, "train").documents():
+            yield document
+            seen += len(document)
+            if seen > TOKENIZER_CHARACTERS:
+                break
+        task = conversations(profile, "sft")
+        for index in range(min(4_000, len(task))):
+            for message in task[index]["messages"]:
+                content = message["content"]
+                yield content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+    tokenizer = Tokenizer.train(texts(), profile.vocab_size, profile.digits)
+    tokenizer.save(path)
+    return tokenizer
+
+
+class StopFlag:
+    """Set by Ctrl-C or the notebook's Stop button, and looked at between steps: nothing is half done.
+
+    A second press interrupts at once, as usual. Outside the main thread it is never set.
+    """
+
+    def __init__(self) -> None:
+        self.set = False
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_interrupt(number: int, frame: object) -> None:
+            if self.set:
+                raise KeyboardInterrupt
+            self.set = True
+
+        previous = signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+class Log:
+    """`log.jsonl` of a run: one JSON object a line, appended as things happen."""
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / "log.jsonl"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows; a last line cut short by a crash is left out."""
+        if not self.path.exists():
+            return []
+        rows = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return rows
+
+    def add(self, **row: Any) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Forget what `stage` logged from `step` on: a resumed run will log it again."""
+        rows = self.rows()
+        kept = [row for row in rows if row.get("stage") != stage or row["step"] < step]
+        if len(kept) != len(rows):
+            atomic_write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+class Stage:
+    """A stage about to train: model, optimizers and tokenizer, from its parent or where it left off.
+
+    Iterating over `steps()` trains. After each step `model` can be sampled, evaluated or saved; leaving
+    the loop, Ctrl-C and the last step all leave a checkpoint. `stopped` tells whether Ctrl-C ended it.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        stage: str,
+        tag: str,
+        *,
+        parent: str | None = None,
+        compute: Compute | None = None,
+    ) -> None:
+        prepare_process()
+        self.profile, self.name, self.run = profile, stage, run_dir(tag)
+        self.compute = compute or choose_compute(profile.device, profile.dtype)
+        self.tokenizer = train_tokenizer(profile, self.run)
+        self.plan = profile.rl if stage == "rl" else profile.plan(stage)
+        self.log = Log(self.run)
+        self.stop = StopFlag()
+        self.start = 0
+        self.parent = parent or {"mid": "base", "sft": "mid", "rl": "sft"}.get(stage)
+        self.parent_meta: dict[str, Any] = {}
+        torch.manual_seed(profile.seed + STAGES.index(stage))
+        self.model = GPT(model_config(profile)).to(self.compute.device)
+        rates = LearningRates(profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr)
+        self.optimizers = build_optimizers(
+            self.model, rates, fraction=self.plan.init_lr_frac, ns_dtype=self.compute.dtype
+        )
+        self.schedule = self.make_schedule()
+        self.prepare_data()
+        self.restore()
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop.set
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step has been taken and saved."""
+        return self.start >= self.schedule.steps
+
+    def make_schedule(self) -> Schedule:
+        raise NotImplementedError
+
+    def prepare_data(self) -> None:
+        raise NotImplementedError
+
+    def data_state(self) -> dict[str, Any]:
+        """What, besides weights and optimizers, a resumed run needs to go on as if it had not stopped."""
+        return {}
+
+    def restore(self) -> None:
+        """Continue this stage's newest checkpoint; without one, start from the parent stage's weights."""
+        own = find_checkpoint(self.run, self.name, missing_ok=True)
+        if own is not None:
+            meta, state = load_checkpoint(
+                own, model=self.model, optimizers=self.optimizers, tokenizer=self.tokenizer
+            )
+            self.start, self.parent_meta = meta["step"], meta.get("parent") or {}
+            self.load_data_state(state)
+        elif self.parent is not None:
+            meta, _ = load_checkpoint(
+                find_checkpoint(self.run, self.parent), model=self.model, tokenizer=self.tokenizer
+            )
+            self.parent_meta = {"stage": self.parent, "step": meta["step"]}
+        self.log.rewind(self.name, self.start)
+
+    def load_data_state(self, state: dict[str, Any]) -> None:
+        pass
+
+    def save(self, step: int) -> Path:
+        """A checkpoint after `step` optimizer steps."""
+        meta = {
+            "model_config": asdict(self.model.config), "tokenizer": self.tokenizer.hash(),
+            "parent": self.parent_meta or None, "profile": self.profile.name, "seed": self.profile.seed,
+        }  # fmt: skip
+        return save_checkpoint(
+            self.run, self.name, step, model=self.model, optimizers=self.optimizers,
+            meta=meta, state=self.data_state(),
+        )  # fmt: skip
+
+    def steps(self) -> Iterator[Any]:
+        """Train from where the stage stands; yields each step's record, logged and saved as planned."""
+        atomic_write(self.run / "profile.json", self.profile.to_json())
+        saved = done = self.start
+        with self.stop.listen():
+            records = self.records()
+            try:
+                while not self.stop.set:
+                    record = next(records, None)
+                    if record is None:
+                        break
+                    done = record.index + 1
+                    self.log.add(stage=self.name, step=record.index, time=time.time(), **self.logged(record))
+                    # Saved before the caller evaluates or samples: whatever happens there, the step is kept.
+                    if done % self.plan.save_every == 0 or done == self.schedule.steps:
+                        self.save(done)
+                        saved = self.start = done
+                    yield record
+            finally:
+                records.close()
+                if done > saved:
+                    self.save(done)
+                    self.start = done
+
+    def records(self) -> Any:
+        raise NotImplementedError
+
+    @staticmethod
+    def logged(record: StepRecord | RLRecord) -> dict[str, Any]:
+        return {key: value for key, value in asdict(record).items() if key != "index"}
+
+
+class SupervisedStage(Stage):
+    """Base pretraining, midtraining and supervised fine-tuning: `fit` over different batches."""
+
+    def make_schedule(self) -> Schedule:
+        plan = self.profile.plan(self.name)
+        return Schedule(plan.num_iterations, plan.warmup_ratio, plan.warmdown_ratio)
+
+    def prepare_data(self) -> None:
+        self.batches = self.batches_of("train")
+
+    def batches_of(self, split: str) -> PackedBatches | ConversationBatches:
+        """Endless batches of the stage's training or validation data."""
+        plan, device = self.profile.plan(self.name), self.compute.device
+        rows, context = plan.device_batch_size, plan.max_seq_len
+        if self.name == "base":
+            source = text_source(self.profile.data or self.profile.source, split)
+            return PackedBatches(source, self.tokenizer, rows, context, device=device)
+        task = conversations(self.profile, self.name, split)
+        supervise = "all" if self.name == "mid" else "assistant"
+        return ConversationBatches(
+            task, self.tokenizer, rows, context, supervise=supervise, seed=self.profile.seed, device=device
+        )
+
+    def data_state(self) -> dict[str, Any]:
+        return {"batches": self.batches.state_dict()}
+
+    def load_data_state(self, state: dict[str, Any]) -> None:
+        self.batches.load_state_dict(state["batches"])
+
+    def records(self) -> Iterator[StepRecord]:
+        return fit(
+            self.model, self.optimizers, self.batches, self.schedule, start=self.start,
+            micro_batches=self.profile.plan(self.name).micro_batches,
+            grad_clip=self.profile.grad_clip, compute=self.compute,
+        )  # fmt: skip
+
+    def validation(self) -> TextLoss:
+        """Loss and bits per byte on the stage's validation data, the same batches each time."""
+        plan = self.profile.plan(self.name)
+        batches = self.batches_of("val")
+        count = max(1, plan.eval_tokens // (plan.device_batch_size * plan.max_seq_len))
+        with self.compute.autocast():
+            result = text_loss(
+                self.model, (next(batches) for _ in range(count)), self.tokenizer.token_bytes()
+            )
+        self.model.train()
+        return result
+
+
+class ReinforcementStage(Stage):
+    """GRPO on problems whose answers can be checked."""
+
+    def make_schedule(self) -> Schedule:
+        return Schedule(self.profile.rl.num_iterations, warmdown_ratio=0.5, final_fraction=0.1)
+
+    def prepare_data(self) -> None:
+        self.task = reinforcement_task(self.profile)
+        self.engine = Engine(self.model, self.tokenizer)
+        self.reference: GPT | None = None
+
+    def restore(self) -> None:
+        super().restore()
+        if self.profile.rl.kl_weight > 0 and self.parent is not None:
+            self.reference = GPT(self.model.config).to(self.compute.device).eval()
+            load_checkpoint(
+                find_checkpoint(self.run, self.parent), model=self.reference, tokenizer=self.tokenizer
+            )
+
+    def records(self) -> Iterator[RLRecord]:
+        return grpo(
+            self.model, self.engine, self.optimizers, self.task, self.profile.rl, self.schedule,
+            start=self.start, seed=self.profile.seed, grad_clip=self.profile.grad_clip,
+            reference=self.reference, compute=self.compute,
+        )  # fmt: skip
+
+    def validation(self) -> Score:
+        """Sampled accuracy on held-out problems, at the temperature of training; the same ones each time."""
+        plan = self.profile.rl
+        task = reinforcement_task(self.profile, "val")
+        self.model.eval()
+        return accuracy(
+            self.engine, task, plan.eval_examples, max_tokens=plan.max_new_tokens,
+            temperature=plan.temperature, top_k=plan.top_k or None, seed=self.profile.seed,
+        )  # fmt: skip
+
+
+def open_stage(
+    profile: Profile, stage: str, tag: str, **options: Any
+) -> SupervisedStage | ReinforcementStage:
+    """The stage, ready to train or to continue. Raises CheckpointError when its parent is missing."""
+    if stage not in STAGES:
+        raise ConfigError(f"there is no stage {stage!r}.\nThe stages are {', '.join(STAGES)}.")
+    return (ReinforcementStage if stage == "rl" else SupervisedStage)(profile, stage, tag, **options)

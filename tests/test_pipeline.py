@@ -1,0 +1,196 @@
+"""Whole stages at toy size: they follow each other, stop cleanly, and survive being killed at any moment."""
+
+import json
+import multiprocessing
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nanolab.checkpoint import find_checkpoint, load_checkpoint, load_model
+from nanolab.cli import main
+from nanolab.errors import CheckpointError
+from nanolab.model import GPT
+from nanolab.profiles import STAGES, RLPlan, StagePlan, get_profile
+from nanolab.stages import Log, model_config, open_stage
+
+PLAN = StagePlan(6, 256, 2, 64, eval_every=-1, eval_tokens=256, save_every=2)
+PROFILE = replace(
+    get_profile("smoke"), depth=1, vocab_size=400, base=replace(PLAN, device_batch_size=4), mid=PLAN, sft=PLAN,
+    rl=RLPlan(3, examples_per_step=2, num_samples=3, max_new_tokens=8, eval_examples=4, save_every=1),
+    device="cpu", dtype="float32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared_home(tmp_path_factory):
+    """One home for the module, so that TinyWorld is written once."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def use_shared_home(shared_home, monkeypatch):
+    monkeypatch.setenv("NANOLAB_HOME", str(shared_home))
+    monkeypatch.setattr("nanolab.stages.TOKENIZER_CHARACTERS", 50_000)
+
+
+def train(stage, tag, profile=PROFILE):
+    work = open_stage(profile, stage, tag)
+    return work, list(work.steps())
+
+
+def contents(work):
+    """All that a finished stage leaves: weights, optimizer state, data position, random state."""
+    folder = find_checkpoint(work.run, work.name)
+    model = GPT(model_config(work.profile))
+    _, state = load_checkpoint(folder, model=model)
+    optimizers = (folder / "optimizer.safetensors").read_bytes()
+    return model.state_dict(), optimizers, json.dumps(state, default=str)
+
+
+def assert_same(a, b):
+    assert all(torch.equal(a[0][name], b[0][name]) for name in a[0])
+    assert a[1] == b[1] and a[2] == b[2]
+
+
+def losses(run):
+    return [
+        (row["stage"], row["step"], row.get("loss", row.get("reward")))
+        for row in Log(run).rows()
+        if "seconds" in row
+    ]
+
+
+def test_four_stages_follow_each_other():
+    for stage in STAGES:
+        work, records = train(stage, "four")
+        assert [record.index for record in records] == list(range(work.schedule.steps))
+        assert work.finished and not work.stopped
+        model, tokenizer, meta = load_model(stage, model_tag="four")
+        assert meta["step"] == work.schedule.steps and tokenizer.hash() == work.tokenizer.hash()
+        assert (meta["parent"] or {}).get("stage") == work.parent
+        assert all(
+            torch.equal(a, b) for a, b in zip(model.parameters(), work.model.parameters(), strict=True)
+        )
+    assert open_stage(PROFILE, "sft", "four").validation().bits_per_byte > 0
+    assert 0 <= open_stage(PROFILE, "rl", "four").validation().accuracy <= 1
+
+
+def test_a_stage_without_its_parent_says_how_to_get_it():
+    with pytest.raises(CheckpointError, match="nanolab base --model-tag orphan"):
+        open_stage(PROFILE, "mid", "orphan")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_resumed_stage_equals_an_unbroken_one_bit_for_bit(stage):
+    for tag in ("unbroken", "broken"):
+        for earlier in STAGES[: STAGES.index(stage)]:
+            if not open_stage(PROFILE, earlier, tag).finished:
+                train(earlier, tag)
+    whole, _ = train(stage, "unbroken")
+    for stop_after in (1, 2):
+        work = open_stage(PROFILE, stage, "broken")
+        for number, _ in enumerate(work.steps(), 1):
+            if number == stop_after:
+                break
+        assert work.start == (1 if stop_after == 1 else 3)
+    rest, _ = train(stage, "broken")
+    assert_same(contents(whole), contents(rest))
+    assert losses(whole.run) == losses(rest.run)
+
+
+def test_ctrl_c_stops_between_steps_and_keeps_the_model():
+    work = open_stage(PROFILE, "base", "interrupted")
+    seen = []
+    for record in work.steps():
+        seen.append(record.index)
+        if record.index == 2:
+            signal.raise_signal(signal.SIGINT)
+    assert seen == [0, 1, 2] and work.stopped and work.start == 3
+    assert load_model("base", model_tag="interrupted")[2]["step"] == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_error_in_the_callers_loop_loses_no_step():
+    work = open_stage(PROFILE, "base", "callers-error")
+    with pytest.raises(ZeroDivisionError):
+        for record in work.steps():
+            if record.index == 2:
+                raise ZeroDivisionError
+    assert load_model("base", model_tag="callers-error")[2]["step"] == 3
+
+
+def test_another_size_than_the_runs_is_refused_in_words():
+    train("base", "sized")
+    with pytest.raises(CheckpointError, match="other"):
+        open_stage(replace(PROFILE, depth=2), "base", "sized")
+
+
+def _train_until_killed(home, tag):
+    import os
+
+    os.environ["NANOLAB_HOME"] = home
+    torch.set_num_threads(1)
+    for _ in open_stage(SLOW, "base", tag).steps():
+        pass
+
+
+SLOW = replace(PROFILE, base=replace(PROFILE.base, num_iterations=40, save_every=1))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a Unix signal")
+@pytest.mark.timeout(280)
+def test_killed_at_twenty_random_moments_a_run_ends_as_if_it_had_not_been(shared_home):
+    torch.set_num_threads(1)
+    whole, _ = train("base", "alive", SLOW)
+    open_stage(SLOW, "base", "killed")  # writes the tokenizer
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nanolab.stages"])
+    moments, kills = random.Random(0), 0
+    while kills < 20:
+        process = context.Process(target=_train_until_killed, args=(str(shared_home), "killed"))
+        process.start()
+        time.sleep(0.05 + moments.random() * 0.6)
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:  # it finished before the kill: begin again, so that all twenty count
+            for folder in (whole.run.parent / "killed" / "base").glob("step-*"):
+                if moments.random() < 0.95:
+                    import shutil
+
+                    shutil.rmtree(folder)
+    rest, _ = train("base", "killed", SLOW)
+    assert_same(contents(whole), contents(rest))
+    assert losses(whole.run) == losses(rest.run)
+
+
+def test_the_command_line_trains_chats_and_reports(capsys):
+    small = ["--depth", "1", "--vocab-size", "400", "--device", "cpu", "--dtype", "float32"]
+    sizes = [f"--{stage}.num-iterations=2" for stage in STAGES] + [
+        "--rl.examples-per-step=2",
+        "--rl.eval-examples=4",
+    ]
+    assert main(["run", "--tag", "cli", "--profile", "smoke", *small, *sizes]) == 0
+    out = capsys.readouterr().out
+    assert "step 00002/00002 (100.00%) | loss: " in out and "tok/sec: " in out
+    assert "Report card of cli" in out and "bits per byte" in out
+    assert main(["run", "--tag", "cli", "--profile", "smoke", *small, *sizes]) == 0
+    assert "already trained" in capsys.readouterr().out
+    assert main(["chat", "--source", "rl", "--model-tag", "cli", "-p", "Hello", "--max-tokens", "5"]) == 0
+    assert main(["runs"]) == 0
+    assert "cli" in capsys.readouterr().out
+    assert main(["chat", "--model-tag", "nobody", "-p", "Hello"]) == 1
+    assert "has no rl checkpoint" in capsys.readouterr().err
+
+
+def test_command_line_errors_are_one_paragraph(capsys):
+    assert main(["run", "--profile", "huge"]) == 1
+    error = capsys.readouterr().err
+    assert "no profile 'huge'" in error and "Traceback" not in error
+    assert main(["base", "--model-tag", "../x"]) == 1
+    assert "cannot name a run" in capsys.readouterr().err

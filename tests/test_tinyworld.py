@@ -1,0 +1,500 @@
+"""TinyWorld: its facts, documents, problems, quizzes and talk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import islice
+
+import pytest
+
+from nanolab.errors import ConfigError, DataError
+from nanolab.tinyworld import documents as docs
+from nanolab.tinyworld import facts as F
+from nanolab.tinyworld import problems as P
+from nanolab.tinyworld import quiz, talk
+from nanolab.tinyworld.stories import load_prose
+from nanolab.tinyworld.words import held_out
+
+FACTS = F.facts()
+
+
+def stream(split: str, n: int, seed: int = 0) -> list[str]:
+    return list(islice(docs.documents(split, seed), n))
+
+
+# Facts
+
+
+@pytest.mark.parametrize(
+    ("table", "rows"),
+    [
+        ("countries", 150), ("animals", 100), ("planets", 8), ("elements", 30), ("foods", 60), ("jobs", 40),
+        ("opposites", 120), ("plurals", 60), ("history", 30),
+    ],
+)  # fmt: skip
+def test_tables_are_as_large_as_the_course_needs(table, rows):
+    assert len(F.table(table)) >= rows
+
+
+def test_there_are_1500_facts_of_every_tier():
+    assert len(FACTS) >= 1_500
+    assert set(Counter(fact.tier for fact in FACTS)) == set(F.TIER_WEIGHT)
+
+
+def test_every_relation_has_enough_phrasings():
+    for relation in F.relations().values():
+        for templates, least in ((relation.statements, 8), (relation.questions, 12), (relation.held_out, 4)):
+            assert len(set(templates)) == len(templates) >= least, relation.name
+
+
+def test_every_sentence_renders_whole():
+    broken = re.compile(r"[{}]|\s\s|\s[.?,]|\b[Aa]n? (an?|the)\b|^\W*$", re.IGNORECASE)
+    for fact in FACTS:
+        for sentence in (*fact.statements, *fact.questions, *fact.held_out_questions()):
+            assert not broken.search(sentence) and sentence[-1] in ".?!", sentence
+            assert sentence[0] == sentence[0].upper()
+
+
+def test_every_statement_holds_its_answer():
+    for fact in FACTS:
+        for sentence in fact.statements:
+            assert fact.answer.lower() in sentence.lower(), sentence
+
+
+def test_every_question_names_its_subject():
+    for fact in FACTS:
+        names = [fact.subject.lower(), fact.row.get("plural", fact.subject).lower()]
+        for question in (*fact.questions, *fact.held_out_questions()):
+            assert any(name in question.lower() for name in names), question
+
+
+def test_no_question_gives_its_answer_away():
+    for fact in FACTS:
+        answer = F._phrase(fact.answer)
+        for question in (fact.subject, *fact.questions, *fact.held_out_questions()):
+            assert not answer.search(question), (question, fact.answer)
+
+
+def test_no_training_question_is_a_held_out_one():
+    def plain(question: str) -> str:
+        return re.sub(r"\W+", " ", question).strip().lower()
+
+    training = {plain(question) for fact in FACTS for question in fact.questions}
+    held = {plain(question) for fact in FACTS for question in fact.held_out_questions()}
+    assert not training & held
+
+
+def test_no_question_has_two_different_answers():
+    answers: dict[str, str] = {}
+    for fact in FACTS:
+        for question in (*fact.questions, *fact.held_out_questions()):
+            assert answers.setdefault(question, fact.answer) == fact.answer, question
+
+
+def test_no_subject_stands_twice_in_a_table():
+    for (name, _), relation in F.relations().items():
+        subjects = Counter(row[relation.subject] for row in F.table(name))
+        assert max(subjects.values()) == 1, subjects.most_common(1)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("elements", "symbol"), ("elements", "number"), ("countries", "capital"), ("planets", "position")],
+)
+def test_what_is_unique_in_the_world_is_unique_here(table, column):
+    values = [row[column] for row in F.table(table)]
+    assert len(set(values)) == len(values)
+
+
+def test_a_few_facts_that_everyone_can_check():
+    known = {fact.key: fact.answer for fact in FACTS}
+    assert known["countries", "capital", "France"] == "Paris"
+    assert known["elements", "symbol", "gold"] == "Au"
+    assert known["animals", "legs", "spider"] == "eight"
+    assert known["planets", "position", "Earth"] == "third"
+
+
+@pytest.mark.parametrize(
+    ("noun", "expected"),
+    [
+        ("dog", "a dog"), ("owl", "an owl"), ("hour", "an hour"), ("unicorn", "a unicorn"),
+        ("house", "a house"),
+        ("umbrella", "an umbrella"), ("Eurasian lynx", "a Eurasian lynx"), ("UFO", "a UFO"),
+        ("ice giant", "an ice giant"),
+    ],
+)  # fmt: skip
+def test_articles_go_by_sound(noun, expected):
+    assert F.with_article(noun) == expected
+
+
+def test_every_canonical_answer_matches():
+    assert [fact for fact in FACTS if not F.matches(fact, fact.canonical())] == []
+
+
+def fact_of(table: str, relation: str, subject: str) -> F.Fact:
+    return next(fact for fact in FACTS if fact.key == (table, relation, subject))
+
+
+@pytest.mark.parametrize(
+    ("key", "reply", "right"),
+    [
+        (("countries", "capital", "France"), "The capital of France is Paris.", True),
+        (("countries", "capital", "France"), "paris", True),
+        (("countries", "capital", "France"), "It is Parisian.", False),
+        (("countries", "capital", "France"), "", False),
+        (("countries", "continent", "France"), "France is in Europe.", True),
+        (("countries", "continent", "France"), "Europe or Asia.", False),
+        (("animals", "legs", "snake"), "A snake has no legs.", True),
+        (("animals", "legs", "spider"), "A spider has six legs.", False),
+    ],
+)
+def test_a_reply_counts_only_if_it_says_the_answer(key, reply, right):
+    assert F.matches(fact_of(*key), reply) is right
+
+
+def test_symbols_are_not_found_in_ordinary_words():
+    iron = fact_of("elements", "symbol", "iron")
+    indium_like = F.Fact("elements", "symbol", "iron", "In", "rare", iron.row)
+    assert not F.matches(indium_like, "It is in the table, as you know.")
+    assert F.matches(indium_like, "The symbol is In.")
+
+
+def test_distractors_are_wrong_and_different():
+    rng = random.Random(0)
+    for fact in FACTS:
+        wrong = fact.distractors(rng, 4)
+        right = (
+            {other.answer for other in FACTS if other.key == fact.key} if len(wrong) < 4 else {fact.answer}
+        )
+        assert len(set(wrong)) == len(wrong) and not right & set(wrong)
+
+
+def test_an_unknown_fact_is_refused():
+    with pytest.raises(DataError, match="Atlantis"):
+        F.get_fact("countries", "capital", "Atlantis", "Poseidonis")
+
+
+def test_sampled_facts_follow_their_tiers():
+    rng = random.Random(0)
+    drawn = Counter(F.sample_fact(rng).tier for _ in range(60_000))
+    sizes = Counter(fact.tier for fact in FACTS)
+    rate = {tier: drawn[tier] / sizes[tier] for tier in F.TIER_WEIGHT}
+    assert rate["common"] / rate["uncommon"] == pytest.approx(10, rel=0.15)
+    assert rate["common"] / rate["rare"] == pytest.approx(100, rel=0.15)
+
+
+# Documents
+
+
+@pytest.fixture(scope="module")
+def training() -> list[str]:
+    return stream("train", 20_000)
+
+
+def test_documents_are_clean(training):
+    for text in training:
+        assert text == text.strip() and not re.search(r"[{}]|  |\t", text), text
+        assert len(text) > 10
+
+
+def test_no_validation_document_is_ever_trained_on(training):
+    validation = set(stream("val", 200)) | set(stream("val", 100, seed=1))
+    assert not validation & set(training) and not validation & set(stream("train", 3_000, seed=1))
+
+
+@pytest.fixture(scope="module")
+def told() -> Counter:
+    """How often each fact is told, by its key."""
+    known = {sentence: fact.key for fact in FACTS for sentence in fact.statements}
+    rng, counts = random.Random(0), Counter()
+    for _ in range(40_000):
+        pieces = re.split(r"(?<=[.?]) ", docs.entry(rng))
+        counts.update(known[piece] for piece in pieces if piece in known)
+    return counts
+
+
+def test_facts_are_told_in_proportion_to_their_tier(told):
+    rate = {
+        tier: sum(told[fact.key] for fact in group) / len(group)
+        for tier in F.TIER_WEIGHT
+        if (group := [fact for fact in FACTS if fact.tier == tier])
+    }
+    assert rate["common"] / rate["uncommon"] == pytest.approx(10, rel=0.1)
+    assert rate["common"] / rate["rare"] == pytest.approx(100, rel=0.15)
+
+
+def test_a_fact_is_told_as_often_whether_its_subject_has_many_facts_or_few(told):
+    rates: dict[int, list[int]] = {}
+    for group in F.by_subject().values():
+        rates.setdefault(len(group), []).extend(told[fact.key] for fact in group if fact.tier == "common")
+    means = [sum(counts) / len(counts) for counts in rates.values() if len(counts) >= 20]
+    assert len(means) >= 4 and max(means) / min(means) < 1.15
+
+
+def test_families_get_their_share_of_the_bytes():
+    assert sum(docs.SHARES.values()) == 100 and set(docs.SHARES) == set(docs.FAMILIES)
+    rng, sizes = random.Random(0), Counter()
+    names = {write: name for name, write in docs.FAMILIES.items()}
+    for _ in range(10_000):
+        write = docs._families().draw(rng)
+        sizes[names[write]] += len(write(rng))
+    for name, share in docs.SHARES.items():
+        assert 100 * sizes[name] / sizes.total() == pytest.approx(share, rel=0.15), name
+
+
+def test_few_documents_repeat(training):
+    assert 1 - len(set(training)) / len(training) < 0.02
+
+
+def test_documents_spell_no_held_out_word(training):
+    spelled = [match.replace("-", "") for text in training for match in re.findall(r"\b\w(?:-\w\b)+", text)]
+    assert len(spelled) > 500
+    assert not [word for word in spelled if held_out(word)]
+
+
+def test_documents_show_no_held_out_pair_of_numbers(training):
+    sums = [found for text in training for found in re.findall(r"(\d+) ([-+*/]) (\d+) (?:=|makes|is)", text)]
+    assert len(sums) > 500
+    assert not [(a, sign, b) for a, sign, b in sums if P.held_out_pair(int(a), sign, int(b))]
+
+
+def test_the_same_seed_gives_the_same_documents_and_another_does_not():
+    assert stream("train", 200) == stream("train", 200)
+    assert stream("train", 20) != stream("train", 20, seed=1)
+
+
+FINGERPRINT = """
+import hashlib, random
+from itertools import islice
+from nanolab.tinyworld import documents, problems, quiz, talk
+rng = random.Random(7)
+made = [*islice(documents.documents("train"), 300), *islice(documents.documents("val"), 5)]
+for split in ("train", "val"):
+    for _ in range(60):
+        made += [talk.talk(rng, split), quiz.mmlu(rng, split), quiz.arc(rng, split)]
+        made += [problems.problem(rng, split)]
+print(hashlib.sha256(repr(made).encode("utf-8")).hexdigest())
+"""
+
+
+def test_the_text_does_not_depend_on_the_hash_seed():
+    prints = {
+        subprocess.run(
+            [sys.executable, "-c", FINGERPRINT],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("0", "42")
+    }  # fmt: skip
+    assert len(prints) == 1 and len(prints.pop().strip()) == hashlib.sha256().digest_size * 2
+
+
+def test_documents_stream_fast_enough():
+    generator = docs.documents("train")
+    next(generator)
+    best = 0.0
+    for _ in range(3):
+        start = time.perf_counter()
+        size = sum(len(text) for text in islice(generator, 3_000))
+        best = max(best, size / (time.perf_counter() - start))
+    assert best > 1e6  # bytes a second; 5 MB/s and more on an idle core
+
+
+def test_an_unknown_split_of_documents_is_refused():
+    with pytest.raises(ConfigError, match="test"):
+        docs.documents("test")
+
+
+# Problems
+
+
+def steps_of(problem: P.Problem) -> list[tuple[int, str, int, int]]:
+    found = re.findall(r"<<(\d+)([-+*/])(\d+)=(\d+)>>", problem.answer_text)
+    return [(int(a), sign, int(b), int(result)) for a, sign, b, result in found]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_every_problem_is_worked_correctly(split, steps):
+    rng = random.Random(5)
+    for _ in range(3_000):
+        one = P.problem(rng, split, (steps,))
+        calls = steps_of(one)
+        assert len(calls) == steps
+        for a, sign, b, result in calls:
+            check = {"+": a + b, "-": a - b, "*": a * b, "/": a / b}[sign]
+            assert check == result >= 0
+            assert f"{a} {sign} {b} = <<{a}{sign}{b}={result}>>{result}" in one.answer_text
+        if steps == 2:
+            assert calls[1][0] == calls[0][3]
+        assert one.answer_text.endswith(f"\n#### {one.answer}") and one.answer == calls[-1][3]
+        numbers = {int(number) for number in re.findall(r"\d+", one.question)}
+        assert numbers == {calls[0][0], *(b for _, _, b, _ in calls)}
+        assert not re.search(r"[{}]|  ", one.question + one.answer_text)
+
+
+def test_problems_are_short():
+    rng = random.Random(1)
+    lengths = [len(P.problem(rng).question.split()) for _ in range(2_000)]
+    assert 13 <= min(lengths) and max(lengths) <= 30
+
+
+def test_pairs_of_numbers_are_disjoint_between_the_splits():
+    rng = random.Random(2)
+    training = [step for _ in range(6_000) for step in steps_of(P.problem(rng, "train"))]
+    first_steps = [steps_of(P.problem(rng, "val"))[0] for _ in range(2_000)]
+    assert not [step for step in training if P.held_out_pair(*step[:3])]
+    assert all(P.held_out_pair(*step[:3]) for step in first_steps)
+
+    def pair(a: int, sign: str, b: int, _: int) -> tuple[int, str, int]:
+        return (min(a, b), sign, max(a, b)) if sign in "+*" else (a, sign, b)
+
+    assert not {pair(*step) for step in training} & {pair(*step) for step in first_steps}
+
+
+def test_the_order_of_a_sum_does_not_matter_for_holding_out():
+    for a in range(2, 21):
+        for b in range(2, 21):
+            assert P.held_out_pair(a, "+", b) == P.held_out_pair(b, "+", a)
+            assert P.held_out_pair(a, "*", b) == P.held_out_pair(b, "*", a)
+
+
+def test_about_one_pair_in_five_is_held_out():
+    for sign in "+-*/":
+        kept, shown = len(P.number_pairs(sign, True)), len(P.number_pairs(sign, False))
+        assert 0.1 < kept / (kept + shown) < 0.3, sign
+
+
+def test_there_are_at_least_20_templates_of_every_kind_of_step():
+    assert len(P.ONE_STEP) + len(P.TWO_STEPS) >= 20
+    assert {template[0] for template in P.ONE_STEP} == set("+-*/")
+    assert {sign for template in P.TWO_STEPS for sign in template[0]} == set("+-*/")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0, "zero"), (7, "seven"), (13, "thirteen"), (20, "twenty"), (42, "forty-two"), (100, "one hundred"),
+     (105, "one hundred and five"), (999, "nine hundred and ninety-nine")],
+)  # fmt: skip
+def test_number_words(number, words):
+    assert P.number_word(number) == words
+
+
+@pytest.mark.parametrize("bad", [{"split": "test"}, {"steps": ()}, {"steps": (3,)}])
+def test_impossible_problems_are_refused(bad):
+    with pytest.raises(ConfigError):
+        P.problem(random.Random(0), **bad)
+
+
+# Quizzes
+
+
+@pytest.mark.parametrize(("make", "sizes"), [(quiz.mmlu, {4}), (quiz.arc, {3, 4, 5})])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_quiz_has_exactly_one_right_letter(make, sizes, split):
+    rng = random.Random(4)
+    answers: dict[str, set[str]] = {}
+    for fact in FACTS:
+        for question in fact.questions if split == "train" else fact.held_out_questions():
+            answers.setdefault(question, set()).add(fact.answer)
+    for item in load_prose("explanations"):
+        for frame in quiz.WHICH_SENTENCE if split == "train" else quiz.WHICH_SENTENCE_HELD_OUT:
+            answers.setdefault(frame.format(q=item["question"]), set()).add(item["sentences"][0])
+    seen = set()
+    for _ in range(2_000):
+        one = make(rng, split)
+        right = [
+            letter
+            for letter, choice in zip(one.letters, one.choices, strict=True)
+            if choice in answers[one.question]
+        ]
+        assert right == [one.letter] and len(set(one.choices)) == len(one.choices) and one.topic
+        seen.add(len(one.choices))
+    assert seen == sizes
+
+
+def test_the_right_letter_is_uniform():
+    rng = random.Random(0)
+    counts = Counter(quiz.mmlu(rng).letter for _ in range(8_000))
+    assert set(counts) == set("ABCD")
+    assert all(1_800 < count < 2_200 for count in counts.values())
+
+
+def test_every_table_has_a_topic():
+    assert {fact.table for fact in FACTS} <= set(quiz.TOPICS) and set(quiz.EVERYDAY) <= set(quiz.TOPICS)
+
+
+# Talk
+
+
+def texts(messages, role):
+    return [message["content"] for message in messages if message["role"] == role]
+
+
+def test_talk_alternates_and_is_clean():
+    rng = random.Random(6)
+    for split in ("train", "val"):
+        for _ in range(3_000):
+            messages = talk.talk(rng, split)
+            assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
+            assert 2 <= len(messages) <= 8
+            for message in messages:
+                assert message["content"] == message["content"].strip()
+                assert message["content"] and not re.search(r"[{}]|  ", message["content"])
+
+
+def test_about_seven_conversations_in_ten_ask_for_a_fact():
+    canonical = {fact.canonical() for fact in FACTS}
+    rng = random.Random(7)
+    asked = sum(
+        any(
+            text in canonical or text.split(" ", 2)[-1] in canonical
+            for text in texts(talk.talk(rng), "assistant")
+        )
+        for _ in range(4_000)
+    )
+    assert asked / 4_000 == pytest.approx(0.7, abs=0.04)
+
+
+def test_training_talk_never_uses_what_validation_asks():
+    rng = random.Random(8)
+
+    def plain(text: str) -> str:
+        return re.sub(r"\W+", " ", text).strip().lower()
+
+    held = {plain(question) for fact in FACTS for question in fact.held_out_questions()}
+    held |= {plain(phrasings[-1]) for phrasings, _ in (*talk.IDENTITY, *talk.SMALL_TALK)}
+    asked = {plain(text) for _ in range(20_000) for text in texts(talk.talk(rng, "train"), "user")}
+    assert not held & asked
+
+
+def test_validation_talk_asks_for_facts_in_held_out_phrasings_only():
+    rng = random.Random(9)
+    training = {question for fact in FACTS for question in fact.questions}
+    asked = [text for _ in range(1_000) for text in texts(talk.talk(rng, "val"), "user")]
+    assert sum(text in training for text in asked) == 0
+    held = {question for fact in FACTS for question in fact.held_out_questions()}
+    assert sum(text in held for text in asked) > 600
+
+
+def test_there_is_enough_small_talk():
+    assert len(talk.SMALL_TALK) >= 25 and len(talk.IDENTITY) >= 15
+    for phrasings, replies in (*talk.SMALL_TALK, *talk.IDENTITY):
+        assert len(set(phrasings)) == len(phrasings) >= 4 and len(set(replies)) == len(replies) >= 2
+    said = Counter(text for phrasings, _ in (*talk.SMALL_TALK, *talk.IDENTITY) for text in phrasings)
+    assert said.most_common(1)[0][1] == 1
+
+
+def test_identity_names_nanolab():
+    rng = random.Random(0)
+    for split in ("train", "val"):
+        assert all("nanolab" in texts(talk.identity(rng, split), "assistant")[-1] for _ in range(500))
+    for _, replies in talk.IDENTITY:
+        assert any("nanolab" in reply for reply in replies)
