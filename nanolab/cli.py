@@ -133,9 +133,8 @@ def train(profile: Profile, stage: str, tag: str) -> bool:
         return True
     parent = f", from {work.parent}" if work.parent else ""
     resumed = f", resumed at step {work.start}" if work.start else ""
-    say(
-        f"\n== {stage}: {total} steps on {work.compute.device} in {str(work.compute.dtype)[6:]}{parent}{resumed}"
-    )
+    where = f"{work.compute.device} in {str(work.compute.dtype)[6:]}"
+    say(f"\n== {stage}: {total} steps on {where}{parent}{resumed}")
 
     def check(step: int) -> None:
         result = work.validation()
@@ -278,7 +277,7 @@ def chat(
     from nanolab.checkpoint import load_model
     from nanolab.engine import Engine
 
-    model, tokenizer, meta = load_model(source, model_tag=model_tag)
+    model, tokenizer, _ = load_model(source, model_tag=model_tag)
     engine = Engine(model, tokenizer)
     room = model.config.sequence_len - max_tokens
     messages: list[dict[str, str]] = []

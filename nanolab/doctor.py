@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from nanolab import __version__
 from nanolab.errors import NanolabError
 from nanolab.paths import home
-from nanolab.profiles import STAGES, Profile, get_profile, override
+from nanolab.profiles import STAGES, Profile, get_profile
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ class Finding:
 
 
 def examine(say: Callable[[str], None], *, quick: bool = False) -> int:
-    """Say the report, line by line; 0 when all is well, 1 when there is a problem. `quick`: no measurements."""
+    """Say the report line by line; returns 0 when all is well, else 1. `quick` leaves out measurements."""
     say(f"nanolab {__version__} doctor: paste this into an issue if you need help\n")
     problems = 0
     for finding in itertools.chain(environment(), storage(), arithmetic(quick)):
@@ -317,16 +317,12 @@ def plan(profile: Profile, compute: Compute) -> Iterator[Finding]:
 
     The workshop profile's speed is scaled by its arithmetic per token.
     """
-    from nanolab.model import GPT
-    from nanolab.stages import model_config
-
     trained, sampled = training_rate(profile, compute), sampling_rate(profile, compute)
     yield Finding("speed", f"{profile.name}: training {trained:,.0f} tok/s, sampling {sampled:,.0f} tok/s")
     totals: dict[str, float] = {}
-    own_cost = GPT(model_config(profile)).flops_per_token()
     for other in ("smoke", profile.name, "workshop"):
-        chosen = override(get_profile(other))
-        share = own_cost / GPT(model_config(chosen)).flops_per_token()
+        chosen = get_profile(other)
+        share = arithmetic_per_token(profile) / arithmetic_per_token(chosen)
         minutes = stage_minutes(chosen, trained * share, sampled * share)
         totals[other] = sum(minutes.values())
         parts = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items())
@@ -336,3 +332,14 @@ def plan(profile: Profile, compute: Compute) -> Iterator[Finding]:
     else:
         advice = f"{profile.name} will take a while here; to see all stages soon: nanolab run --profile smoke"
     yield Finding("advice", advice)
+
+
+def arithmetic_per_token(profile: Profile) -> int:
+    """Floating-point operations to train the profile's model on one token."""
+    import torch
+
+    from nanolab.model import GPT
+    from nanolab.stages import model_config
+
+    with torch.device("meta"):
+        return GPT(model_config(profile)).flops_per_token()

@@ -101,49 +101,6 @@ def answers(
     return results
 
 
-def accuracy(self) -> float:
-        return self.right / max(1, self.total)
-
-    @property
-    def standard_error(self) -> float:
-        """Of the accuracy, as a binomial share."""
-        return math.sqrt(self.accuracy * (1 - self.accuracy) / max(1, self.total))
-
-    def __str__(self) -> str:
-        return f"{self.accuracy:.1%} ({self.right}/{self.total})"
-
-
-def answers(
-    engine: Engine,
-    task: Task,
-    count: int,
-    *,
-    num_samples: int = 1,
-    max_tokens: int = 64,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    seed: int = 0,
-    rows: int = 128,
-) -> list[list[bool]]:
-    """For each of the task's first `count` examples, whether each of `num_samples` answers was right.
-
-    `rows` answers are generated at a time. Temperature 0 takes the likeliest token each time. A question
-    that does not fit the model's context counts as not answered.
-    """
-    results: list[list[bool]] = []
-    step = max(1, rows // num_samples)
-    for start in range(0, min(count, len(task)), step):
-        examples = [task[i] for i in range(start, min(start + step, count, len(task)))]
-        prompts = [render_for_completion(engine.tokenizer, example) for example in examples]
-        samples = engine.generate_batch(
-            prompts, num_samples=num_samples, max_tokens=max_tokens,
-            temperature=temperature, top_k=top_k, seed=seed + start,
-        )  # fmt: skip
-        for example, group in zip(examples, samples, strict=True):
-            results.append([bool(task.evaluate(example, engine.completion_text(sample))) for sample in group])
-    return results
-
-
 def accuracy(engine: Engine, task: Task, count: int, **sampling) -> Score:
     """Share of right answers over the task's first `count` examples; keywords as for `answers`."""
     flat = [right for group in answers(engine, task, count, **sampling) for right in group]

@@ -239,7 +239,7 @@ class GPT(nn.Module):
 
     def hidden(self, idx: Tensor, kv_cache: KVCache | None = None) -> Tensor:
         """What the head reads: `(B, T)` token ids to `(B, T, C)`, normed."""
-        B, T = idx.shape
+        T = idx.size(1)
         positions = None if kv_cache is None else kv_cache.positions(T)
         reach = T if kv_cache is None else kv_cache.max_len
         if reach > self.config.sequence_len:

@@ -148,7 +148,8 @@ class Profile:
             return Profile(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"this is not a profile of this version of nanolab: {error}.\nStart the run under a new --tag."
+                f"this is not a profile of this version of nanolab: {error}.\n"
+                "Start the run under a new --tag."
             ) from None
 
 
@@ -196,7 +197,7 @@ def _gpu() -> Profile:
         "gpu", depth=20, vocab_size=65_536, sequence_len=2048, digits=2, source="hub",
         base=replace(plan, num_iterations=21_400), mid=plan,
         sft=replace(plan, num_iterations=700, init_lr_frac=0.02, warmdown_ratio=1.0),
-        rl=RLPlan(467, examples_per_step=16, num_samples=16, device_batch_size=8, max_new_tokens=256, top_k=50),
+        rl=RLPlan(467, 16, num_samples=16, device_batch_size=8, max_new_tokens=256, top_k=50),
     )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def report(run: Path, samples: dict[str, str] | None = None) -> str:
     lines = [
         f"# Report card of {run.name}",
         "",
-        "| stage | steps | training loss (nats) | validation loss (nats) | bits per byte | seconds | tokens/s |",
+        "| stage | steps | training loss | validation loss (nats) | bits per byte | seconds | tokens/s |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     scores: dict[str, dict[str, Score]] = {}

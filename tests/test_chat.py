@@ -141,7 +141,7 @@ def test_the_prompt_is_a_prefix_of_the_conversation_and_the_answer_all_that_foll
     if conversation["messages"][-1]["role"] != "assistant":
         conversation["messages"].append({"role": "assistant", "content": "the cat"})
     prompt = render_for_completion(TOKENIZER, conversation)
-    ids, mask = render_conversation(TOKENIZER, conversation)
+    ids, _mask = render_conversation(TOKENIZER, conversation)
     assert prompt == ids[: len(prompt)] and prompt[-1] == ASSISTANT
     assert ids.count(ASSISTANT) == prompt.count(ASSISTANT)
     asked = {"messages": conversation["messages"][:-1]}
@@ -223,7 +223,7 @@ def test_of_a_question_that_is_too_long_the_end_stays():
 @pytest.mark.parametrize("limit", range(5, 40))
 def test_a_cut_question_begins_with_a_whole_character(limit):
     [message] = truncate_history(TOKENIZER, say("日🙂語é" * 100), limit)["messages"]
-    assert "日🙂語é" * 100 != message["content"] and ("日🙂語é" * 100).endswith(message["content"])
+    assert message["content"] != "日🙂語é" * 100 and ("日🙂語é" * 100).endswith(message["content"])
 
 
 @pytest.mark.parametrize("limit", [-5, 0, 4])

@@ -130,7 +130,9 @@ def test_a_source_is_read_group_by_group():
     """A shard may hold a gigabyte: two batches read no more of it than they need."""
 
     class Counting(ListSource):
-        read: list[int] = []
+        def __init__(self, documents):
+            super().__init__(documents)
+            self.read = []
 
         def group(self, index):
             self.read.append(index)

@@ -317,7 +317,7 @@ def test_finished_rows_leave_the_batch_and_disturb_no_other(tokenizer):
     engine = Engine(Scripted(tokenizer, scripts), tokenizer)
     groups = engine.generate_batch([[i, 0] for i in range(8)])
     end = tokenizer.encode_special("<|assistant_end|>")
-    assert [group[0].ids for group in groups] == [script + [end] for script in scripts]
+    assert [group[0].ids for group in groups] == [[*script, end] for script in scripts]
     widths = engine.model.widths
     assert widths[0] == 8 and widths[-1] == 1
     assert sum(widths) < 8 * len(widths) * 0.75

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanolab.compute import Compute
 from nanolab.engine import Sample
 from nanolab.grpo import Rollout, group_advantages, grpo, policy_loss, rollout_batches, token_logprobs
-from nanolab.compute import Compute
 from nanolab.model import GPT, GPTConfig
 from nanolab.optim import LearningRates, Schedule, build_optimizers
 from nanolab.profiles import RLPlan
@@ -88,7 +88,7 @@ def test_gradient_does_not_depend_on_micro_batches(rows):
 
 def test_a_group_without_variance_contributes_exactly_nothing():
     rollout = some_rollout([[1, 1, 1], [0, 0, 1]])
-    inputs, targets, _ = zip(
+    inputs, _targets, _ = zip(
         *rollout_batches(rollout, group_advantages(rollout.rewards), 64, 0, torch.device("cpu")), strict=True
     )
     assert inputs[0].size(0) == 3  # the second group's answers only

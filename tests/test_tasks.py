@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -703,10 +704,8 @@ def test_a_flipped_bit_in_parquet_never_passes_for_data(tmp_path):
         place = 4 + int(rng.random() * (len(good) // 2))
         flipped[place] ^= 1 << int(rng.random() * 8)
         path.write_bytes(flipped)
-        try:
+        with contextlib.suppress(DataError):
             silent += load_rows(path) != rows
-        except DataError:
-            pass
     assert silent == 0
 
 

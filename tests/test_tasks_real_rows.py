@@ -14,9 +14,17 @@ from nanolab.tasks import ARC, GSM8K, MMLU, CustomJSON, SimpleSpelling, SmolTalk
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="no real rows beside the checkout")
 
-SPECIALS = (
-    "bos user_start user_end assistant_start assistant_end python_start python_end output_start output_end"
-).split()
+SPECIALS = [
+    "bos",
+    "user_start",
+    "user_end",
+    "assistant_start",
+    "assistant_end",
+    "python_start",
+    "python_end",
+    "output_start",
+    "output_end",
+]
 
 
 class Bytes:

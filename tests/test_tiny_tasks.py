@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -82,7 +83,7 @@ def test_gsm_calls_become_calculator_parts_whose_output_is_right():
             ["text", "python", "python_output", "text"],
             ["text", "python", "python_output"] * 2 + ["text"],
         )
-        for call, output in zip(parts, parts[1:], strict=False):
+        for call, output in itertools.pairwise(parts):
             if call["type"] == "python":
                 a, sign, b = re.fullmatch(r"(\d+)([-+*/])(\d+)", call["text"]).groups()
                 a, b = int(a), int(b)
@@ -124,7 +125,7 @@ def test_recall_accepts_its_own_answers_and_no_other_subject_s():
     for example in examples:
         assert task.evaluate(example, reply_text(example))
         assert not task.evaluate(example, "") and not task.evaluate(example, "I do not know.")
-    shifted = zip(examples, examples[1:], strict=False)
+    shifted = itertools.pairwise(examples)
     assert sum(task.evaluate(one, reply_text(other)) for one, other in shifted) < 15
 
 

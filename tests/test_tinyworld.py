@@ -343,7 +343,7 @@ def test_every_problem_is_worked_correctly(split, steps):
 def test_problems_are_short():
     rng = random.Random(1)
     lengths = [len(P.problem(rng).question.split()) for _ in range(2_000)]
-    assert 13 <= min(lengths) and max(lengths) <= 30
+    assert min(lengths) >= 13 and max(lengths) <= 30
 
 
 def test_pairs_of_numbers_are_disjoint_between_the_splits():

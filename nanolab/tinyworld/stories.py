@@ -25,8 +25,35 @@ PRONOUNS = {
 }
 # A part of an explanation never begins with one of these: it would point at a sentence that is not there.
 POINTING_BACK = frozenset(
-    "After At Between But By First He Here In It Its Next Now On Other She So Soon That Their Then There "
-    "These They This Those Together".split()
+    [
+        "After",
+        "At",
+        "Between",
+        "But",
+        "By",
+        "First",
+        "He",
+        "Here",
+        "In",
+        "It",
+        "Its",
+        "Next",
+        "Now",
+        "On",
+        "Other",
+        "She",
+        "So",
+        "Soon",
+        "That",
+        "Their",
+        "Then",
+        "There",
+        "These",
+        "They",
+        "This",
+        "Those",
+        "Together",
+    ]
 )
 SOUNDS_LIKE_A = re.compile(r"(?:uni|use|usu|euro|one\b|once\b)", re.IGNORECASE)
 SILENT_H = re.compile(r"(?:hour|honest|honour|heir)", re.IGNORECASE)

@@ -492,8 +492,44 @@ def ask(rng: random.Random, fact: Fact, split: str, frames: Sequence[str] = FRAM
 
 
 _MAY_BE_LOWERED = frozenset(
-    "A An The What Which Who Whose When Where Why How In On Of To For At By From Do Does Did Is Are Was Can "
-    "Could Tell Name Give Say Please If Describe Count Look".split()
+    [
+        "A",
+        "An",
+        "The",
+        "What",
+        "Which",
+        "Who",
+        "Whose",
+        "When",
+        "Where",
+        "Why",
+        "How",
+        "In",
+        "On",
+        "Of",
+        "To",
+        "For",
+        "At",
+        "By",
+        "From",
+        "Do",
+        "Does",
+        "Did",
+        "Is",
+        "Are",
+        "Was",
+        "Can",
+        "Could",
+        "Tell",
+        "Name",
+        "Give",
+        "Say",
+        "Please",
+        "If",
+        "Describe",
+        "Count",
+        "Look",
+    ]
 )
 
 
