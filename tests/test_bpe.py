@@ -63,21 +63,19 @@ def test_training_ends_when_nothing_is_left_to_merge():
 def test_the_merges_are_those_of_rustbpe(some, vocab_size):
     fast = rustbpe.Tokenizer()
     fast.train_from_iterator(iter(some), vocab_size, pattern=PATTERN)
-    merges = bpe.train(some, vocab_size, PATTERN)
-    assert list(bpe.ranks_of(merges).items()) == [
-        (bytes(token), rank) for token, rank in fast.get_mergeable_ranks()
-    ]
+    ranks = bpe.ranks_of(bpe.train(some, vocab_size, PATTERN))
+    assert list(ranks.items()) == [(bytes(token), rank) for token, rank in fast.get_mergeable_ranks()]
 
 
-LEARNED = bpe.ranks_of(
-    bpe.train(["the cat, they'll 2024 日本 héhé 🙂🙂   \n\n <|bos|> abcabc the there"], 310, PATTERN)
-)
+TEXT = "the cat, they'll 2024 日本 héhé 🙂🙂   \n\n <|bos|> abcabc the there"
+LEARNED = bpe.ranks_of(bpe.train([TEXT], 310, PATTERN))
+FAST = Tokenizer(LEARNED, PATTERN)
 
 
 @given(texts)
 @settings(max_examples=300)
 def test_the_fast_encoder_agrees_with_this_one(text):
-    assert Tokenizer(LEARNED, PATTERN).encode(text) == bpe.encode(text, LEARNED, PATTERN)
+    assert FAST.encode(text) == bpe.encode(text, LEARNED, PATTERN)
 
 
 @given(texts)

@@ -54,14 +54,16 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def fastest(expression: str) -> tuple[str | None, float]:
-    """The result, and the least of three times in seconds."""
-    times = []
-    for _ in range(3):
+def fastest(expression: str, enough: float) -> tuple[str | None, float]:
+    """The result, and the least of up to twenty times in seconds: a busy machine must not fail a test."""
+    best = float("inf")
+    for _ in range(20):
         began = time.perf_counter()
         result = calculate(expression)
-        times.append(time.perf_counter() - began)
-    return result, min(times)
+        best = min(best, time.perf_counter() - began)
+        if best < enough:
+            break
+    return result, best
 
 
 def test_there_are_more_than_a_hundred_hostile_texts():
@@ -72,7 +74,7 @@ def test_there_are_more_than_a_hundred_hostile_texts():
 def test_hostile_text_gets_no_answer_no_exception_no_warning_and_no_time(expression):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result, seconds = fastest(expression)
+        result, seconds = fastest(expression, enough=0.005)
     assert result is None
     assert seconds < 0.005
 

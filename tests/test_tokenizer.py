@@ -64,7 +64,8 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character():
 
 
 def test_part_of_a_character_decodes_to_the_replacement_character():
-    assert TOKENIZER.decode([0xE2 if TOKENIZER.decode_bytes([0xE2]) == b"\xe2" else 0]) == "\ufffd"
+    half = TOKENIZER.mergeable_ranks[b"\xe2"]
+    assert TOKENIZER.decode([half]) == "\ufffd" and TOKENIZER.decode_bytes([half]) == b"\xe2"
 
 
 @pytest.mark.parametrize("ids", [[-1], [330], [10**30], [0, 1, 331]])
@@ -79,8 +80,10 @@ def test_an_id_outside_the_vocabulary_is_named(ids):
 def test_a_million_characters_without_end_neither_fail_nor_hang(unit):
     text = (unit * 1_000_000)[:1_000_000]
     start = time.process_time()
-    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+    back = TOKENIZER.decode(TOKENIZER.encode(text))
     assert time.process_time() - start < 20
+    same = back == text  # compared here: pytest would explain a difference for hours
+    assert same
 
 
 def test_a_million_blanks_can_be_trained_on():
@@ -157,7 +160,7 @@ def test_an_unknown_special_token_is_named():
 
 
 def test_a_token_is_shown_so_that_it_can_be_seen():
-    words = Tokenizer.train(["the cat \n\n\n" * 9 + "\u2009" * 2], vocab_size=275)
+    words = Tokenizer.train(["the cat \n\n\n" * 9 + "‘’“”" * 9], vocab_size=275)
     shown = {words.decode_bytes([id]): words.token_text(id) for id in range(words.get_vocab_size())}
     assert shown[b" cat"] == " cat" and shown[b"\n"] == r"\n" and shown[b"\x00"] == r"\x00"
     assert shown[b"\xe2"] == "<e2>" and shown[b"\xe2\x80"] == "<e2 80>"
