@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from itertools import chain
 
 import pytest
 from hypothesis import given, settings
@@ -46,7 +47,9 @@ pieces = st.sampled_from([*SPECIAL_TOKENS, "the cat ", "7", "<<3+4=7>>", "🙂",
 words = st.one_of(st.text(max_size=8), st.lists(pieces, max_size=4).map("".join))
 calls = st.tuples(words, words).map(lambda call: [part("python", call[0]), part("python_output", call[1])])
 single = st.tuples(st.sampled_from(["text", "python"]), words).map(lambda one: [part(*one)])
-replies = st.one_of(words, st.lists(st.one_of(calls, single), max_size=3).map(lambda parts: sum(parts, [])))
+replies = st.one_of(
+    words, st.lists(st.one_of(calls, single), max_size=3).map(lambda groups: [*chain(*groups)])
+)
 
 
 @st.composite

@@ -15,8 +15,7 @@ from typing import Any
 from nanolab.errors import ConfigError, DataError
 from nanolab.tasks.base import Conversation, Task, pick, reply_text
 from nanolab.tasks.gsm8k import extract_answer
-from nanolab.tinyworld.words import held_out
-from nanolab.tinyworld.words import words as tinyworld_words
+from nanolab.tinyworld.words import held_out, spelling_words
 
 SPELL = (
     'Spell the word "{word}".',
@@ -35,10 +34,10 @@ SPELL = (
     'Break the word "{word}" into letters.',
 )
 SPELL_HELD_OUT = (
-    'Could you tell me how "{word}" is written?',
-    'List every letter in "{word}", in order.',
-    'My friend asked how to spell "{word}". What do I say?',
-    'Take the word "{word}" apart, one letter at a time.',
+    'Could you tell me how to spell "{word}"?',
+    'What are all the letters of the word "{word}"?',
+    'My friend asked how to spell the word "{word}".',
+    'Now spell this word: "{word}".',
 )
 COUNT = (
     'How many "{letter}" are in "{word}"?',
@@ -88,7 +87,7 @@ class _WordTask(Task):
         self.split, self.size, self.seed = split, size, seed
         self.words = [
             word
-            for word in (tinyworld_words() if words is None else words)
+            for word in (spelling_words() if words is None else words)
             if re.fullmatch("[a-z]{3,}", word) and held_out(word) != training
         ]
         if not self.words:

@@ -7,7 +7,6 @@ dialogues for the language; a little arithmetic and spelling, so that the chat s
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from zlib import crc32
@@ -16,16 +15,16 @@ from nanolab.errors import ConfigError
 from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, by_subject, capitalise, facts, pick, sample
 from nanolab.tinyworld.problems import OPERATION_WORDS, number_word, sum_pair
 from nanolab.tinyworld.stories import dialogue, explanation, story
-from nanolab.tinyworld.words import held_out, words
+from nanolab.tinyworld.words import held_out, spelling_words
 
 SHARES = {
-    "entry": 55,
-    "story": 15,
-    "explanation": 10,
-    "dialogue": 5,
-    "arithmetic": 7,
-    "letters": 5,
-    "list": 3,
+    "entry": 52,
+    "story": 10,
+    "explanation": 6,
+    "dialogue": 4,
+    "arithmetic": 4,
+    "letters": 22,
+    "list": 2,
 }
 """Per cent of the bytes that each family of documents gets."""
 
@@ -50,14 +49,10 @@ SUMS = (
 LETTERS = (
     'The word "{word}" is spelled {spelling}.',
     'You spell "{word}" like this: {spelling}.',
-    '"{word}" is written {spelling}.',
     'The letters of "{word}" are {spelling}.',
-    'To write "{word}", put down {spelling}.',
-    'How do you spell "{word}"? {spelling}.',
-    'In "{word}" the letters are {spelling}.',
-    '"{word}" has {length} letters: {spelling}.',
-    'The first letter of "{word}" is {first}, and the last is {last}: {spelling}.',
-    'Letter by letter, "{word}" is {spelling}.',
+    '"{word}" is written {spelling}.',
+    '"{word}" is {spelling}.',
+    '"{word}": {spelling}.',
 )
 LISTS = {
     ("countries", "continent"): ("Countries in {answer}", "Some countries in {answer}"),
@@ -171,20 +166,19 @@ def _sum_sentence(rng: random.Random) -> str:
 
 
 def letters(rng: random.Random) -> str:
-    """One to four words spelled, none of those whose spelling is kept for evaluation."""
-    return " ".join(_letters_sentence(rng) for _ in range(1 + int(rng.random() * 4)))
+    """Three to eight words spelled in one manner, none of those whose spelling is kept for evaluation."""
+    manner = pick(rng, LETTERS)
+    return " ".join(_letters_sentence(rng, manner) for _ in range(3 + int(rng.random() * 6)))
 
 
-def _letters_sentence(rng: random.Random) -> str:
+def _letters_sentence(rng: random.Random, manner: str) -> str:
     word = pick(rng, _spelled_words())
-    return pick(rng, LETTERS).format(
-        word=word, spelling="-".join(word), length=number_word(len(word)), first=word[0], last=word[-1]
-    )
+    return manner.format(word=word, spelling="-".join(word))
 
 
 @cache
 def _spelled_words() -> tuple[str, ...]:
-    return tuple(word for word in words() if re.fullmatch("[a-z]{3,}", word) and not held_out(word))
+    return tuple(word for word in spelling_words() if not held_out(word))
 
 
 def list_of_facts(rng: random.Random) -> str:

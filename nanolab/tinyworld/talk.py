@@ -593,14 +593,14 @@ def sums(rng: random.Random, split: str) -> Messages:
 
 KINDS = Weighted(
     [
-        (one_fact, 46),
-        (greeting_and_fact, 8),
-        (same_subject, 9),
-        (two_facts, 7),
-        (small_talk, 12),
+        (one_fact, 54),
+        (greeting_and_fact, 7),
+        (same_subject, 10),
+        (two_facts, 8),
+        (small_talk, 10),
         (identity, 3),
-        (explain, 7),
-        (sums, 8),
+        (explain, 4),
+        (sums, 4),
     ]
 )
 """Kinds of TinyTalk conversations, per cent."""

@@ -17,3 +17,9 @@ def words() -> tuple[str, ...]:
 def held_out(word: str) -> bool:
     """Whether the word is kept for evaluation: about one in ten, the same ones on every machine."""
     return zlib.crc32(word.encode("utf-8")) % 10 == 0
+
+
+@cache
+def spelling_words() -> tuple[str, ...]:
+    """The words of three to eight letters: those whose spelling is taught and asked."""
+    return tuple(word for word in words() if 3 <= len(word) <= 8)
