@@ -170,7 +170,7 @@ class PlainGPT(GPT):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
-        for block in self.transformer["h"]:
+        for block in self.blocks:
             block.mlp = PlainMLP(config)
 
     def forward(self, idx, targets, kv_cache=None, loss_reduction="mean"):  # type: ignore[override]

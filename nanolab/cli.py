@@ -240,7 +240,7 @@ def run_everything(tag: str, profile: Profile) -> int:
     from nanolab.report import PROMPTS, evaluate, log_scores, reply, report
 
     say("\n== report card")
-    count = 200 if profile.name != "smoke" else 24
+    count = 120 if profile.name != "smoke" else 24
     for stage in ("sft", "rl"):
         model, tokenizer, meta = load_model(stage, model_tag=tag)
         log_scores(run_dir(tag), stage, meta["step"], dict(evaluate(model, tokenizer, count=count)))
@@ -440,9 +440,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     app = tyro.extras.SubcommandApp()
     try:
         for name, command in COMMANDS.items():
-            app.command(
-                run_command(arguments) if (name, *arguments[:1]) == ("run", "run") else command, name=name
-            )
+            chosen = run_command(arguments) if (name, *arguments[:1]) == ("run", "run") else command
+            app.command(name=name)(chosen)
         return app.cli(prog="nanolab", description=__doc__.splitlines()[0], args=arguments) or 0
     except NanolabError as error:
         print(f"\nnanolab: {error}", file=sys.stderr)

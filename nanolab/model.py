@@ -10,6 +10,7 @@ B = batch, T = time (tokens), C = channels (n_embd), H = heads, D = head size, V
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -197,6 +198,9 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """The language model. Initialised on construction: its first loss is exactly ln(vocab_size)."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
@@ -225,6 +229,10 @@ class GPT(nn.Module):
                 nn.init.normal_(weight, std=fan_in**-0.5 * min(1.0, (fan_out / fan_in) ** 0.5))
 
     @property
+    def blocks(self) -> nn.ModuleList:
+        return cast(nn.ModuleList, self.transformer["h"])
+
+    @property
     def device(self) -> torch.device:
         return self.lm_head.weight.device
 
@@ -234,7 +242,7 @@ class GPT(nn.Module):
     def flops_per_token(self) -> int:
         """Floating-point operations to train on one token: 6 for each weight of a matrix product, and
         12 H D T for attention (Chowdhery et al., 2022, PaLM, appendix B). The embedding is a look-up."""
-        matrices = self.num_parameters() - self.transformer["wte"].weight.numel()
+        matrices = self.num_parameters() - self.config.vocab_size * self.config.n_embd
         return 6 * matrices + 12 * self.config.n_layer * self.config.n_embd * self.config.sequence_len
 
     def hidden(self, idx: Tensor, kv_cache: KVCache | None = None) -> Tensor:
@@ -250,7 +258,7 @@ class GPT(nn.Module):
         where = slice(T) if positions is None else positions
         cos, sin = self.cos[where], self.sin[where]
         x = norm(self.transformer["wte"](idx))
-        for block in self.transformer["h"]:
+        for block in self.blocks:
             x = block(x, cos, sin, kv_cache, positions)
         if kv_cache is not None:
             kv_cache.lengths = kv_cache.lengths + T
@@ -305,8 +313,8 @@ class FusedLoss(torch.autograd.Function):
         """x `(N, C)`, weight `(V, C)`, targets `(N,)` all >= 0. Returns the summed loss in nats."""
         total = torch.zeros((), device=x.device)
         wants_gradient = any(ctx.needs_input_grad)
-        grad_x = torch.empty_like(x) if wants_gradient else None
-        grad_weight = torch.zeros_like(weight) if wants_gradient else None
+        grad_x = torch.empty_like(x if wants_gradient else x[:0])
+        grad_weight = torch.zeros_like(weight if wants_gradient else weight[:0])
         for start in range(0, x.size(0), loss_chunk(weight.size(0))):
             chunk = slice(start, start + loss_chunk(weight.size(0)))
             h, wanted = x[chunk], targets[chunk, None]
