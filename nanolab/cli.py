@@ -421,7 +421,7 @@ def run_command(arguments: Sequence[str]) -> Any:
     def run(
         tag: Annotated[str, tyro.conf.arg(aliases=["--model-tag"])] = "mine",
         profile: str = chosen.name,
-        settings: Annotated[Profile, tyro.conf.arg(prefix_name=False)] = chosen,
+        settings: Annotated[Profile, tyro.conf.arg(name="")] = chosen,
     ) -> int:
         """Train every stage, then print a report card. Continues where it stopped.
 

@@ -326,7 +326,7 @@ def plan(profile: Profile, compute: Compute) -> Iterator[Finding]:
         minutes = stage_minutes(chosen, trained * share, sampled * share)
         totals[other] = sum(minutes.values())
         parts = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items())
-        yield Finding("time", f"{other}: about {totals[other]:.0f} minutes of training ({parts})")
+        yield Finding("time", f"{other}: about {totals[other]:.1f} minutes of training ({parts})")
     if totals[profile.name] <= PATIENCE_MINUTES:
         advice = f"use the profile {profile.name}: nanolab run"
     else:

@@ -154,8 +154,8 @@ class Profile:
 
 
 def _tiny_sizes(**changes: int) -> dict[str, int]:
-    sizes = {"talk": 20_000, "mmlu": 400, "arc": 400, "gsm": 4_500, "identity": 800}
-    return {**sizes, "spelling": 17_000, "bee": 300, **changes}
+    sizes = {"talk": 20_000, "mmlu": 300, "arc": 300, "gsm": 6_500, "identity": 800}
+    return {**sizes, "spelling": 14_000, "bee": 300, **changes}
 
 
 def _smoke() -> Profile:
@@ -173,8 +173,8 @@ def _laptop() -> Profile:
     return Profile(
         "laptop", depth=4, vocab_size=2048, sequence_len=256, digits=1, source="tinyworld",
         base=plan,
-        mid=replace(plan, num_iterations=120, warmdown_ratio=0.2),
-        sft=replace(plan, num_iterations=160, init_lr_frac=0.8, warmdown_ratio=1.0),
+        mid=replace(plan, num_iterations=80, warmdown_ratio=0.2, eval_every=40),
+        sft=replace(plan, num_iterations=200, init_lr_frac=0.8, warmdown_ratio=1.0),
         rl=RLPlan(30, 16, num_samples=8, init_lr_frac=0.06, eval_every=15, eval_examples=200),
         matrix_lr=0.06, embedding_lr=0.3,
         mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),

@@ -78,6 +78,20 @@ def test_the_fast_encoder_agrees_with_this_one(text):
     assert FAST.encode(text) == bpe.encode(text, LEARNED, PATTERN)
 
 
+@given(repetitive, st.text(st.sampled_from("ab c!é1\n"), max_size=40))
+@settings(max_examples=40)
+def test_they_agree_where_many_merges_compete(some, text):
+    ranks = bpe.ranks_of(bpe.train(some, 300, PATTERN))
+    assert Tokenizer(ranks, PATTERN).encode(text) == bpe.encode(text, ranks, PATTERN)
+
+
+def test_the_earlier_merge_goes_first():
+    """With ab before bc, "abc" is ab c; the other way round, a bc."""
+    single = {bytes([byte]): byte for byte in range(256)}
+    assert bpe.encode("abc", {**single, b"ab": 256, b"bc": 257}, WORDS) == [256, ord("c")]
+    assert bpe.encode("abc", {**single, b"bc": 256, b"ab": 257}, WORDS) == [ord("a"), 256]
+
+
 @given(texts)
 def test_the_pattern_loses_nothing(text):
     assert "".join(regex.findall(PATTERN, text)) == text

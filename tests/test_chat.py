@@ -211,6 +211,14 @@ def test_a_cut_question_begins_with_a_whole_character(limit):
     assert message["content"] != "日🙂語é" * 100 and ("日🙂語é" * 100).endswith(message["content"])
 
 
+def test_a_cut_question_fits_even_where_its_end_alone_encodes_longer():
+    """Cut loose from "!!", the quotation mark joins the word and takes its first letter: 3 tokens, not 2."""
+    tokens = [*(bytes([byte]) for byte in range(256)), b"'a", b"ab", b"abc"]
+    tokenizer = Tokenizer({token: rank for rank, token in enumerate(tokens)}, TOKENIZER.pattern)
+    assert len(tokenizer.encode("!!'abc")) == 4 and len(tokenizer.encode("'abc")) == 3
+    assert truncate_history(tokenizer, say("!!'abc"), 4 + 2) == say("abc")
+
+
 @pytest.mark.parametrize("limit", [-5, 0, 4])
 def test_no_room_for_a_question_is_said(limit):
     with pytest.raises(ConfigError, match=f"max_tokens={limit} leaves no room(.|\n)*at least 5"):

@@ -74,9 +74,7 @@ def test_an_id_outside_the_vocabulary_is_named(ids):
         TOKENIZER.decode(ids)
 
 
-@pytest.mark.parametrize(
-    "unit", ["a", " ", "\n", "\t ", "🙂", "the ", "'", "1", "\u0301", "\u3000", "ab", " \n"]
-)
+@pytest.mark.parametrize("unit", ["a", " ", "\n", "\t ", "🙂", "'", "1", "\u0301", " \n"])
 def test_a_million_characters_without_end_neither_fail_nor_hang(unit):
     text = (unit * 1_000_000)[:1_000_000]
     start = time.process_time()
