@@ -154,8 +154,8 @@ class Profile:
 
 
 def _tiny_sizes(**changes: int) -> dict[str, int]:
-    sizes = {"talk": 20_000, "mmlu": 300, "arc": 300, "gsm": 6_500, "identity": 800}
-    return {**sizes, "spelling": 14_000, "bee": 300, **changes}
+    sizes = {"talk": 18_000, "mmlu": 300, "arc": 300, "gsm": 7_000, "identity": 800}
+    return {**sizes, "spelling": 16_000, "bee": 300, **changes}
 
 
 def _smoke() -> Profile:
@@ -169,11 +169,11 @@ def _smoke() -> Profile:
 
 
 def _laptop() -> Profile:
-    plan = StagePlan(270, 2048, 8, 256, warmdown_ratio=0.5)
+    plan = StagePlan(320, 2048, 8, 256, warmdown_ratio=0.5)
     return Profile(
         "laptop", depth=4, vocab_size=2048, sequence_len=256, digits=1, source="tinyworld",
         base=plan,
-        mid=replace(plan, num_iterations=80, warmdown_ratio=0.2, eval_every=40),
+        mid=replace(plan, num_iterations=100, warmdown_ratio=0.2, eval_every=50),
         sft=replace(plan, num_iterations=200, init_lr_frac=0.8, warmdown_ratio=1.0),
         rl=RLPlan(30, 16, num_samples=8, init_lr_frac=0.06, eval_every=15, eval_examples=200),
         matrix_lr=0.06, embedding_lr=0.3,
