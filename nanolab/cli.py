@@ -6,7 +6,7 @@ Heavy imports stay inside the commands, so that help and errors come at once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -400,13 +400,13 @@ def run_help() -> int:
     return main(["run"])
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., int]] = {
     "run": run_help, "base": base, "mid": mid, "sft": sft, "rl": rl, "chat": chat,
     "eval": evaluate_command, "runs": runs, "doctor": doctor, "bench": bench, "lab": lab,
 }  # fmt: skip
 
 
-def run_command(arguments: Sequence[str]) -> Any:
+def run_command(arguments: Sequence[str]) -> Callable[..., int]:
     """`run`, whose options are all fields of a profile, preset to the profile that the arguments name."""
 
     def given(*options: str) -> str | None:

@@ -92,7 +92,7 @@ class RLPlan:
 
 @dataclass(frozen=True)
 class Profile:
-    """The size of a whole run. Width is 64 * depth; a head has 128 channels, as in nanochat."""
+    """The size of a whole run. Width is 64 * depth, as in nanochat."""
 
     name: str
     depth: int
@@ -110,6 +110,8 @@ class Profile:
     embedding_lr: float = 0.2
     unembedding_lr: float = 0.004
     grad_clip: float = 1.0
+    head_dim: int = 128
+    """channels of an attention head; nanochat has 128, but a narrow model needs more heads than that leaves"""
     seed: int = 42
     device: str = "auto"
     """auto, cpu, cuda or mps"""
@@ -128,7 +130,7 @@ class Profile:
 
     @property
     def n_head(self) -> int:
-        return max(1, (self.n_embd + 127) // 128)
+        return -(-self.n_embd // self.head_dim)
 
     def plan(self, stage: str) -> StagePlan:
         """The plan of a supervised stage."""
@@ -154,7 +156,7 @@ class Profile:
 
 
 def _tiny_sizes(**changes: int) -> dict[str, int]:
-    sizes = {"talk": 18_000, "mmlu": 300, "arc": 300, "gsm": 7_000, "identity": 800}
+    sizes = {"talk": 18_000, "mmlu": 300, "arc": 300, "gsm": 8_500, "identity": 800}
     return {**sizes, "spelling": 16_000, "bee": 300, **changes}
 
 
@@ -164,7 +166,7 @@ def _smoke() -> Profile:
         "smoke", depth=2, vocab_size=1024, sequence_len=256, digits=1, source="tinyworld",
         base=replace(plan, num_iterations=120), mid=plan, sft=replace(plan, num_iterations=40),
         rl=RLPlan(3, examples_per_step=4, num_samples=4, max_new_tokens=48, eval_every=-1, eval_examples=16),
-        mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
+        head_dim=64, mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
     )  # fmt: skip
 
 
@@ -173,10 +175,10 @@ def _laptop() -> Profile:
     return Profile(
         "laptop", depth=4, vocab_size=2048, sequence_len=256, digits=1, source="tinyworld",
         base=plan,
-        mid=replace(plan, num_iterations=100, warmdown_ratio=0.2, eval_every=50),
+        mid=replace(plan, num_iterations=130, warmdown_ratio=0.2, eval_every=65),
         sft=replace(plan, num_iterations=200, init_lr_frac=0.8, warmdown_ratio=1.0),
         rl=RLPlan(30, 16, num_samples=8, init_lr_frac=0.06, eval_every=15, eval_examples=200),
-        matrix_lr=0.06, embedding_lr=0.3,
+        matrix_lr=0.06, embedding_lr=0.3, head_dim=64,
         mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
     )  # fmt: skip
 

@@ -206,10 +206,10 @@ def test_rewards_rise_and_shuffled_rewards_do_not(options, monkeypatch):
     def final_reward(shuffle):
         model = awake_model()
         optimizers = build_optimizers(model, LearningRates(), fraction=0.1)
-        plan = RLPlan(30, examples_per_step=4, num_samples=8, shuffle_rewards=shuffle, **options)
+        plan = RLPlan(50, examples_per_step=4, num_samples=8, shuffle_rewards=shuffle, **options)
         reference = awake_model() if "kl_weight" in options else None
         records = list(
-            grpo(model, ToyEngine(model), optimizers, ParityTask(), plan, Schedule(30), reference=reference)
+            grpo(model, ToyEngine(model), optimizers, ParityTask(), plan, Schedule(50), reference=reference)
         )
         assert records[0].reward == pytest.approx(0.5, abs=0.25)
         assert all(record.tokens == 32 and record.length == 1 and record.finished == 1 for record in records)

@@ -450,7 +450,7 @@ def test_talk_alternates_and_is_clean():
                 assert message["content"] and not re.search(r"[{}]|  ", message["content"])
 
 
-def test_about_seven_conversations_in_ten_ask_for_a_fact():
+def test_about_four_conversations_in_five_ask_for_a_fact():
     canonical = {fact.canonical() for fact in FACTS}
     rng = random.Random(7)
     asked = sum(
@@ -460,7 +460,7 @@ def test_about_seven_conversations_in_ten_ask_for_a_fact():
         )
         for _ in range(4_000)
     )
-    assert asked / 4_000 == pytest.approx(0.7, abs=0.04)
+    assert asked / 4_000 == pytest.approx(0.79, abs=0.04)
 
 
 def test_training_talk_never_uses_what_validation_asks():
