@@ -111,7 +111,7 @@ class Profile:
     unembedding_lr: float = 0.004
     grad_clip: float = 1.0
     head_dim: int = 128
-    """channels of an attention head; nanochat has 128, but a narrow model needs more heads than that leaves"""
+    """channels of an attention head, at most; nanochat has 128"""
     seed: int = 42
     device: str = "auto"
     """auto, cpu, cuda or mps"""
@@ -156,8 +156,8 @@ class Profile:
 
 
 def _tiny_sizes(**changes: int) -> dict[str, int]:
-    sizes = {"talk": 18_000, "mmlu": 300, "arc": 300, "gsm": 8_500, "identity": 800}
-    return {**sizes, "spelling": 16_000, "bee": 300, **changes}
+    sizes = {"talk": 20_000, "mmlu": 400, "arc": 400, "gsm": 5_500, "identity": 800}
+    return {**sizes, "spelling": 10_000, "bee": 500, **changes}
 
 
 def _smoke() -> Profile:
@@ -166,7 +166,7 @@ def _smoke() -> Profile:
         "smoke", depth=2, vocab_size=1024, sequence_len=256, digits=1, source="tinyworld",
         base=replace(plan, num_iterations=120), mid=plan, sft=replace(plan, num_iterations=40),
         rl=RLPlan(3, examples_per_step=4, num_samples=4, max_new_tokens=48, eval_every=-1, eval_examples=16),
-        head_dim=64, mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
+        mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
     )  # fmt: skip
 
 
@@ -175,10 +175,10 @@ def _laptop() -> Profile:
     return Profile(
         "laptop", depth=4, vocab_size=2048, sequence_len=256, digits=1, source="tinyworld",
         base=plan,
-        mid=replace(plan, num_iterations=130, warmdown_ratio=0.2, eval_every=65),
-        sft=replace(plan, num_iterations=200, init_lr_frac=0.8, warmdown_ratio=1.0),
-        rl=RLPlan(30, 16, num_samples=8, init_lr_frac=0.06, eval_every=15, eval_examples=200),
-        matrix_lr=0.06, embedding_lr=0.3, head_dim=64,
+        mid=replace(plan, num_iterations=140, warmdown_ratio=0.2),
+        sft=replace(plan, num_iterations=120, init_lr_frac=0.7, warmdown_ratio=1.0),
+        rl=RLPlan(30, examples_per_step=16, num_samples=8, eval_every=15, eval_examples=200),
+        matrix_lr=0.06, embedding_lr=0.3,
         mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
     )  # fmt: skip
 

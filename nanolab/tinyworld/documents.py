@@ -7,25 +7,23 @@ dialogues for the language; a little arithmetic and spelling, so that the chat s
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from zlib import crc32
 
 from nanolab.errors import ConfigError
 from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, by_subject, capitalise, facts, pick, sample
-from nanolab.tinyworld.problems import OPERATION_WORDS, number_word, problem, sum_pair
+from nanolab.tinyworld.problems import OPERATION_WORDS, number_word, sum_pair
 from nanolab.tinyworld.stories import dialogue, explanation, story
 from nanolab.tinyworld.words import held_out, spelling_words
 
 SHARES = {
-    "entry": 48,
-    "story": 8,
-    "explanation": 5,
-    "dialogue": 3,
-    "arithmetic": 3,
-    "problem": 8,
-    "letters": 23,
+    "entry": 52,
+    "story": 10,
+    "explanation": 6,
+    "dialogue": 4,
+    "arithmetic": 4,
+    "letters": 22,
     "list": 2,
 }
 """Per cent of the bytes that each family of documents gets."""
@@ -167,17 +165,6 @@ def _sum_sentence(rng: random.Random) -> str:
     return pick(rng, SUMS).format(A=capitalise(a), a=a, b=b, r=r, x=x, y=y, z=z, sign=sign, word=word)
 
 
-def worked_problem(rng: random.Random) -> str:
-    """One or two word problems with their working in plain figures, none with a pair kept for evaluation."""
-    return "\n".join(_worked(rng) for _ in range(1 + int(rng.random() * 2)))
-
-
-def _worked(rng: random.Random) -> str:
-    made = problem(rng, "train", (1, 2))
-    working = re.sub(r"<<.*?>>", "", made.answer_text.partition("\n####")[0])
-    return f"{made.question} {working}"
-
-
 def letters(rng: random.Random) -> str:
     """Three to eight words spelled in one manner, none of those whose spelling is kept for evaluation."""
     manner = pick(rng, LETTERS)
@@ -229,7 +216,6 @@ FAMILIES: dict[str, Callable[[random.Random], str]] = {
     "explanation": explanation,
     "dialogue": dialogue,
     "arithmetic": arithmetic,
-    "problem": worked_problem,
     "letters": letters,
     "list": list_of_facts,
 }
