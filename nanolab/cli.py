@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from nanolab.evals import Score, TextLoss
 
 Source = Literal["base", "mid", "sft", "rl"]
-Tag = Annotated[str, tyro.conf.arg(name="model-tag", help="the run's name")]
 INTERRUPTED = 130
 
 
@@ -367,7 +366,7 @@ def bench(profile: str | None = None, worksheet: bool = True) -> int:
 
     Args:
         profile: whose sizes to use (default: laptop)
-        worksheet: also measure at the worksheet's size (vocabulary 65,536), which takes a minute
+        worksheet: also measure at the worksheet's size (vocabulary 65,536)
     """
     from nanolab.bench import run_benchmarks
 
