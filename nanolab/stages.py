@@ -133,9 +133,18 @@ class Log:
             file.write(json.dumps(row) + "\n")
 
     def rewind(self, stage: str, step: int) -> None:
-        """Forget what `stage` logged from `step` on: a resumed run will log it again."""
+        """Forget what `stage` logged after its checkpoint at `step`: a resumed run will log it again.
+
+        What was measured at that very step stays, since nobody measures it again.
+        """
         rows = self.rows()
-        kept = [row for row in rows if row.get("stage") != stage or row["step"] < step]
+        kept = [
+            row
+            for row in rows
+            if row.get("stage") != stage
+            or row["step"] < step
+            or (row["step"] == step > 0 and "seconds" not in row)
+        ]
         if len(kept) != len(rows):
             atomic_write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 

@@ -43,11 +43,11 @@ _PROBE = "It's 12,345 o'clock;  \tthe café's 😀 sign:\r\n\n  日本語 <|bos|
 def split_pattern(digits: int = 1) -> str:
     r"""nanochat's split pattern: GPT-4's with at most `digits` digits a piece. Merges stay inside a piece.
 
-    `"It's 123 cats"` -> `It`, `'s`, ` `, `1`, `2`, `3`, ` cats`. Raises ConfigError for `digits < 1`.
+    `"It's 123 cats"` -> `It`, `'s`, ` `, `1`, `2`, `3`, ` cats`. Raises ConfigError unless `digits` is 1 to 99.
     """
-    if digits < 1:
+    if not 1 <= digits <= 99:
         raise ConfigError(
-            f"digits={digits}: a token needs at least one digit.\nUse 1 for small models, 2 or 3 otherwise."
+            f"digits={digits}: a token can have 1 to 99 digits.\nUse 1 for small models, 2 or 3 otherwise."
         )
     pattern = (
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,DIGITS}"

@@ -103,6 +103,18 @@ def test_a_resumed_stage_equals_an_unbroken_one_bit_for_bit(stage):
     assert losses(whole.run) == losses(rest.run)
 
 
+def test_what_was_measured_where_a_run_resumes_stays_in_its_log():
+    work = open_stage(PROFILE, "base", "measured")
+    work.log.add(stage="base", step=0, validation={})
+    for record in work.steps():
+        if record.index == 1:
+            work.log.add(stage="base", step=2, validation={})
+            break
+    again = open_stage(PROFILE, "base", "measured")
+    assert again.start == 2
+    assert [row["step"] for row in again.log.rows() if "validation" in row] == [0, 2]
+
+
 def test_ctrl_c_stops_between_steps_and_keeps_the_model():
     work = open_stage(PROFILE, "base", "interrupted")
     seen = []

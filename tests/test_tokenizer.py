@@ -130,8 +130,9 @@ def test_digits_sets_how_many_digits_a_token_may_have(digits, pieces):
     assert regex.findall(split_pattern(digits), "12345") == pieces.split()
     tokenizer = Tokenizer.train(["12345 " * 9 + string.printable * 2], 268, digits)
     assert max(len(t) for t in tokenizer.mergeable_ranks if t.isdigit()) == digits
-    with pytest.raises(ConfigError, match="digits=0"):
-        split_pattern(0)
+    for wrong in (0, 10_000):
+        with pytest.raises(ConfigError, match=f"digits={wrong}"):
+            split_pattern(wrong)
 
 
 def test_the_pattern_cuts_as_the_docstring_says():

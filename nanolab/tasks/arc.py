@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from nanolab.errors import DataError
-from nanolab.tasks.base import Conversation, MultipleChoice, field, multiple_choice
+from nanolab.tasks.base import Conversation, MultipleChoice, RowTask, field, multiple_choice
 
 
-class ARC(MultipleChoice):
+class ARC(MultipleChoice, RowTask):
     """Rows with `question`, `choices` `{"text": [...], "label": [...]}` and `answerKey`.
 
     Most have four choices A to D; some have three or five, and some are labelled 1 to 4. The labels are
     kept as they are, so `letters` differs from one conversation to the next.
     """
-
-    def __init__(self, rows: Iterable[dict[str, Any]], **view: Any) -> None:
-        super().__init__(**view)
-        self.rows = list(rows)
-
-    def num_examples(self) -> int:
-        return len(self.rows)
 
     def get_example(self, index: int) -> Conversation:
         row, where = self.rows[index], f"ARC row {index}"

@@ -126,6 +126,17 @@ def reply_text(conversation: Conversation) -> str:
     return "".join(part["text"] for part in content if part["type"] == "text")
 
 
+class RowTask(Task):
+    """A task over rows that somebody else fetched, kept as they are and read one by one."""
+
+    def __init__(self, rows: Iterable[dict[str, Any]], **view: Any) -> None:
+        super().__init__(**view)
+        self.rows = list(rows)
+
+    def num_examples(self) -> int:
+        return len(self.rows)
+
+
 class MultipleChoice(Task):
     """A task whose answer is one of the conversation's `letters`."""
 

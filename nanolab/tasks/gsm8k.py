@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
 
 from nanolab.chat import calls_to_parts
 from nanolab.errors import DataError
-from nanolab.tasks.base import Conversation, Task, field, reply_text
+from nanolab.tasks.base import Conversation, RowTask, field, reply_text
 
 _ANSWER = re.compile(r"####[ \t]*([+-]?)[ \t]*\$?([0-9][0-9,]*)?(?:\.([0-9]*))?")
 
@@ -27,18 +25,11 @@ def extract_answer(text: str) -> str | None:
     return f"-{number}" if match[1] == "-" and number != "0" else number
 
 
-class GSM8K(Task):
+class GSM8K(RowTask):
     """Rows with `question` and `answer`; calls such as `<<48/2=24>>` become calculator parts.
 
     `get_example` raises DataError for a row that lacks a column, or whose answer has no `#### number`.
     """
-
-    def __init__(self, rows: Iterable[dict[str, Any]], **view: Any) -> None:
-        super().__init__(**view)
-        self.rows = list(rows)
-
-    def num_examples(self) -> int:
-        return len(self.rows)
 
     def get_example(self, index: int) -> Conversation:
         where = f"GSM8K row {index}"

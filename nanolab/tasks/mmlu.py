@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from nanolab.errors import DataError
-from nanolab.tasks.base import Conversation, MultipleChoice, field, multiple_choice
+from nanolab.tasks.base import Conversation, MultipleChoice, RowTask, field, multiple_choice
 
 LETTERS = ("A", "B", "C", "D")
 
 
-class MMLU(MultipleChoice):
+class MMLU(MultipleChoice, RowTask):
     """Rows with `question`, four `choices`, `answer` (0 to 3) and `subject`.
 
     The hub nests the rows of `auxiliary_train` in a column `train`; both layouts are read.
     """
-
-    def __init__(self, rows: Iterable[dict[str, Any]], **view: Any) -> None:
-        super().__init__(**view)
-        self.rows = list(rows)
-
-    def num_examples(self) -> int:
-        return len(self.rows)
 
     def get_example(self, index: int) -> Conversation:
         row, where = self.rows[index], f"MMLU row {index}"

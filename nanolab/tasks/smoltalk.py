@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from nanolab.chat import validate_conversation
 from nanolab.errors import DataError
-from nanolab.tasks.base import Conversation, Task, field
+from nanolab.tasks.base import Conversation, RowTask, field
 
 
-class SmolTalk(Task):
+class SmolTalk(RowTask):
     """Rows with `messages`, a list of `{"role", "content"}`, perhaps led by a system message.
 
     `get_example` raises DataError, naming the row, for a conversation that cannot be rendered or in which
     nobody answers. There is no right answer, so it is for training only.
     """
-
-    def __init__(self, rows: Iterable[dict[str, Any]], **view: Any) -> None:
-        super().__init__(**view)
-        self.rows = list(rows)
-
-    def num_examples(self) -> int:
-        return len(self.rows)
 
     def get_example(self, index: int) -> Conversation:
         where = f"SmolTalk row {index}"
