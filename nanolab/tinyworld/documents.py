@@ -19,11 +19,11 @@ from nanolab.tinyworld.words import held_out, spelling_words
 
 SHARES = {
     "entry": 52,
-    "story": 10,
+    "story": 8,
     "explanation": 6,
     "dialogue": 4,
-    "arithmetic": 4,
-    "letters": 22,
+    "arithmetic": 5,
+    "letters": 23,
     "list": 2,
 }
 """Per cent of the bytes that each family of documents gets."""
@@ -47,13 +47,14 @@ SUMS = (
     "The result of {x} {sign} {y} is {z}.",
 )
 LETTERS = (
-    'The word "{word}" is spelled {spelling}.',
-    'You spell "{word}" like this: {spelling}.',
-    'The letters of "{word}" are {spelling}.',
-    '"{word}" is written {spelling}.',
-    '"{word}" is {spelling}.',
-    '"{word}": {spelling}.',
+    "These words are spelled letter by letter.",
+    "Here is how some words are spelled.",
+    "The letters of a few words, one by one.",
+    "Words and their letters.",
+    "A page of a spelling book.",
 )
+"""Headings of a list of words and their spellings."""
+
 LISTS = {
     ("countries", "continent"): ("Countries in {answer}", "Some countries in {answer}"),
     ("countries", "language"): ("Countries where people speak {answer}", "{answer} is spoken in"),
@@ -166,14 +167,9 @@ def _sum_sentence(rng: random.Random) -> str:
 
 
 def letters(rng: random.Random) -> str:
-    """Three to eight words spelled in one manner, none of those whose spelling is kept for evaluation."""
-    manner = pick(rng, LETTERS)
-    return " ".join(_letters_sentence(rng, manner) for _ in range(3 + int(rng.random() * 6)))
-
-
-def _letters_sentence(rng: random.Random, manner: str) -> str:
-    word = pick(rng, _spelled_words())
-    return manner.format(word=word, spelling="-".join(word))
+    """A heading and five to twelve words spelled, none of those whose spelling is kept for evaluation."""
+    drawn = [pick(rng, _spelled_words()) for _ in range(5 + int(rng.random() * 8))]
+    return " ".join([pick(rng, LETTERS), *(f'"{word}" is {"-".join(word)}.' for word in drawn)])
 
 
 @cache

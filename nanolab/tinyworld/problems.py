@@ -18,8 +18,12 @@ from zlib import crc32
 from nanolab.errors import ConfigError
 from nanolab.tinyworld.facts import pick, sample
 
-SMALL, LARGE, LARGEST_FACTOR = 2, 20, 10
-"""Numbers of sums and differences run from SMALL to LARGE, factors from SMALL to LARGEST_FACTOR."""
+SMALL, LARGE, LARGEST_FACTOR = 2, 12, 9
+"""Numbers of sums and differences run from SMALL to LARGE, factors from SMALL to LARGEST_FACTOR.
+
+Small on purpose: the calculator does the sums, and the model's part, to find the numbers in the question and
+choose the operation, is hard enough for it. For the same reason questions name `a`, `b` and `c` in this order.
+"""
 
 NAMES = (
     "Mia", "Tom", "Anna", "Ben", "Lily", "Sam", "Zoe", "Max", "Emma", "Leo", "Nina", "Paul",
@@ -110,7 +114,7 @@ ONE_STEP = (
     ),
     (
         "*",
-        "One {thing} costs {b} dollars. {x} buys {a} {things}. How many dollars does {x} pay for them?",
+        "{x} buys {a} {things} that cost {b} dollars each. How many dollars does {x} pay for them?",
         "{x} pays {one} dollars.",
     ),
     (
@@ -120,12 +124,12 @@ ONE_STEP = (
     ),
     (
         "*",
-        "{x} reads {b} pages every day. How many pages does {x} read in {a} days in all?",
+        "For {a} days {x} reads {b} pages every day. How many pages does {x} read in all?",
         "{x} reads {one} pages.",
     ),
     (
         "*",
-        "{x} gives {b} {things} to each of {a} friends. How many {things} does {x} give away in all?",
+        "{x} has {a} friends and gives {b} {things} to each. How many {things} does {x} give away in all?",
         "{x} gives away {one} {things}.",
     ),
     (
@@ -194,7 +198,7 @@ TWO_STEPS = (
     ),
     (
         "*-",
-        "One {thing} costs {b} dollars. {x} buys {a} and gets {c} dollars back. How much did {x} spend?",
+        "{x} buys {a} {things} for {b} dollars each and gets {c} dollars back. How much did {x} spend?",
         "{x} pays {one} dollars. Then {x} has spent {two} dollars.",
     ),
     (
@@ -242,7 +246,7 @@ def held_out_pair(a: int, operation: str, b: int) -> bool:
     """
     if operation in "+*" and a > b:
         a, b = b, a
-    return crc32(f"{a},{b}".encode()) % 5 == 0
+    return crc32(f"held out {a} {b}".encode()) % 5 == 0
 
 
 def work_out(a: int, operation: str, b: int) -> int:
