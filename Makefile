@@ -7,6 +7,12 @@ PYTHON ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Every notebook at smoke size, without network, twice in the same home: the second time finds its own models.
+NOTEBOOK_HOME := $(CURDIR)/$(VENV)/notebook-home
+NOTEBOOKS = NANOLAB_HOME="$(NOTEBOOK_HOME)" NANOLAB_PROFILE=smoke OMP_NUM_THREADS=1 \
+	PYTHONPATH="$(CURDIR)/tests/offline" $(BIN)/python -m pytest notebooks \
+	--nbval --nbval-current-env --nbval-cell-timeout=300 -p no:cacheprovider -n 2 --dist loadscope
+
 .PHONY: course test clean-venv
 
 course: $(VENV)/course.stamp
@@ -22,6 +28,8 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	rm -rf $(NOTEBOOK_HOME)
+	for time in first second; do $(NOTEBOOKS) || exit 1; done
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 # The stamps lie inside the environment: deleting it makes everything start anew.

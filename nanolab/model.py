@@ -9,6 +9,7 @@ B = batch, T = time (tokens), C = channels (n_embd), H = heads, D = head size, V
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -229,8 +230,8 @@ class GPT(nn.Module):
                 nn.init.normal_(weight, std=fan_in**-0.5 * min(1.0, (fan_out / fan_in) ** 0.5))
 
     @property
-    def blocks(self) -> nn.ModuleList:
-        return cast(nn.ModuleList, self.transformer["h"])
+    def blocks(self) -> Sequence[Block]:
+        return cast(Sequence[Block], self.transformer["h"])
 
     @property
     def device(self) -> torch.device:

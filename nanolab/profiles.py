@@ -156,8 +156,8 @@ class Profile:
 
 
 def _tiny_sizes(**changes: int) -> dict[str, int]:
-    sizes = {"talk": 20_000, "mmlu": 400, "arc": 400, "gsm": 5_500, "identity": 800}
-    return {**sizes, "spelling": 10_000, "bee": 500, **changes}
+    sizes = {"talk": 18_000, "mmlu": 400, "arc": 400, "gsm": 8_500, "identity": 800}
+    return {**sizes, "spelling": 16_000, "bee": 500, **changes}
 
 
 def _smoke() -> Profile:
@@ -171,12 +171,12 @@ def _smoke() -> Profile:
 
 
 def _laptop() -> Profile:
-    plan = StagePlan(320, 2048, 8, 256, warmdown_ratio=0.5)
+    plan = StagePlan(340, 2048, 8, 256, warmdown_ratio=0.5)
     return Profile(
         "laptop", depth=4, vocab_size=2048, sequence_len=256, digits=1, source="tinyworld",
         base=plan,
         mid=replace(plan, num_iterations=140, warmdown_ratio=0.2),
-        sft=replace(plan, num_iterations=120, init_lr_frac=0.7, warmdown_ratio=1.0),
+        sft=replace(plan, num_iterations=230, init_lr_frac=0.7, warmdown_ratio=1.0),
         rl=RLPlan(30, examples_per_step=16, num_samples=8, eval_every=15, eval_examples=200),
         matrix_lr=0.06, embedding_lr=0.3,
         mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),

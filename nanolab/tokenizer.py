@@ -43,7 +43,8 @@ _PROBE = "It's 12,345 o'clock;  \tthe café's 😀 sign:\r\n\n  日本語 <|bos|
 def split_pattern(digits: int = 1) -> str:
     r"""nanochat's split pattern: GPT-4's with at most `digits` digits a piece. Merges stay inside a piece.
 
-    `"It's 123 cats"` -> `It`, `'s`, ` `, `1`, `2`, `3`, ` cats`. Raises ConfigError unless `digits` is 1 to 99.
+    `"It's 123 cats"` -> `It`, `'s`, ` `, `1`, `2`, `3`, ` cats`. Raises ConfigError unless
+    `digits` is 1 to 99.
     """
     if not 1 <= digits <= 99:
         raise ConfigError(

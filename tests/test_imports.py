@@ -19,9 +19,12 @@ LOW = {
     "errors", "paths", "profiles", "compute", "tokenizer", "bpe", "chat", "calculator", "model", "optim",
     "tasks", "tinyworld",
 }  # fmt: skip
-MIDDLE = {"corpus", "data", "train", "engine", "evals", "checkpoint", "hub"}
+MIDDLE = {"corpus", "data", "train", "engine", "evals", "autopsy", "checkpoint", "hub"}
 HIGH = {"stages", "grpo"}
-TOP = {"doctor", "bench", "report", "viz", "widgets", "expect", "checks", "cli", "__main__"}
+TOP = {
+    "doctor", "bench", "report", "viz", "widgets", "expect", "reference", "course", "lessons", "checks", "cli",
+    "__main__",
+}  # fmt: skip
 LAYERS = [LOW, MIDDLE, HIGH, TOP]
 NO_TORCH = {"errors", "paths", "profiles", "tokenizer", "bpe", "chat", "calculator", "tasks", "tinyworld"}
 

@@ -126,8 +126,8 @@ class TinyARC(_TinyQuiz):
 class TinyGSM(_TinyTask):
     """Word problems of one or two steps, worked with the calculator, ending in `#### 7`.
 
-    The number of steps is drawn from `steps`: by default, two problems in three have one. A problem of the
-    split "val" begins with a pair of numbers that training never works with.
+    The number of steps is drawn from `steps`. A problem of the split "val" begins with a pair of numbers
+    that training never works with.
     """
 
     default_size = 8_000
@@ -137,7 +137,7 @@ class TinyGSM(_TinyTask):
         split: str = "train",
         size: int | None = None,
         seed: int = 0,
-        steps: tuple[int, ...] = (1, 1, 2),
+        steps: tuple[int, ...] = (1, 2),
         **view: Any,
     ) -> None:
         super().__init__(split, size, seed, **view)

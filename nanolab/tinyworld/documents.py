@@ -18,12 +18,12 @@ from nanolab.tinyworld.stories import dialogue, explanation, story
 from nanolab.tinyworld.words import held_out, spelling_words
 
 SHARES = {
-    "entry": 52,
+    "entry": 50,
     "story": 8,
     "explanation": 6,
     "dialogue": 4,
     "arithmetic": 5,
-    "letters": 23,
+    "letters": 25,
     "list": 2,
 }
 """Per cent of the bytes that each family of documents gets."""

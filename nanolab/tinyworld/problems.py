@@ -18,11 +18,12 @@ from zlib import crc32
 from nanolab.errors import ConfigError
 from nanolab.tinyworld.facts import pick, sample
 
-SMALL, LARGE, LARGEST_FACTOR = 2, 12, 9
+SMALL, LARGE, LARGEST_FACTOR = 2, 20, 9
 """Numbers of sums and differences run from SMALL to LARGE, factors from SMALL to LARGEST_FACTOR.
 
-Small on purpose: the calculator does the sums, and the model's part, to find the numbers in the question and
-choose the operation, is hard enough for it. For the same reason questions name `a`, `b` and `c` in this order.
+The calculator does the sums; the model's part is to find the numbers in the question and to choose the
+operation. Copying longer numbers it learns late: with sums to 60 it was right 2 times in 100 after sft, with
+sums to 20 88 times. Questions name `a`, `b` and `c` in this order, for the same reason.
 """
 
 NAMES = (

@@ -1,0 +1,1 @@
+"""What a notebook needs and is too long for a cell. Nothing imports these but the notebooks."""
