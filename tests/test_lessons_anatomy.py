@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_attention_rows_sum_to_one_and_never_look_ahead(model):
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_attention_maps_are_those_the_model_uses(kv_heads):
-    config = anatomy.resized(CONFIG, n_layer=1, n_kv_head=kv_heads)
+    config = replace(CONFIG, n_layer=1, n_kv_head=kv_heads)
     model, ids = stirred(GPT(config)).eval(), torch.arange(9)
     caught = {}
     attn = model.blocks[0].attn
@@ -93,7 +94,7 @@ def test_rotary_scores_refuse_a_key_before_the_text(model):
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_the_budget_adds_up_to_the_model(kv_heads):
-    config = anatomy.resized(CONFIG, n_kv_head=kv_heads)
+    config = replace(CONFIG, n_kv_head=kv_heads)
     parts, model = anatomy.budget(config).values(), GPT(config)
     assert sum(parameters for parameters, _ in parts) == model.num_parameters()
     assert sum(flops for _, flops in parts) == model.flops_per_token()
@@ -135,13 +136,24 @@ def test_masked_targets_do_not_count_without_the_soft_cap(batch):
 def test_every_part_is_left_out_once_from_the_same_start():
     text = "the cat sat there and then the other cat sat too " * 40
     tokenizer = Tokenizer.train([text], 280)
-    config = anatomy.resized(CONFIG, vocab_size=280)
+    config = replace(CONFIG, vocab_size=280)
     rows = list(anatomy.leave_out(config, [text], tokenizer, 3, LearningRates()))
     names = list(dict.fromkeys(name for name, _, _ in rows))
     assert names == ["complete", *(f"without {part}" for part in anatomy.PARTS)]
     first = [loss for _, step, loss in rows if step == 0]
     assert first == pytest.approx([math.log(280)] * 5, abs=1e-4)
     assert all(rows[3 * i + 2][2] < rows[3 * i][2] for i in range(5))
+
+
+def test_the_part_missed_most_is_the_one_whose_curve_ends_highest():
+    curves = {
+        name: [(0, 9.0), (1, end), (2, end)] for name, end in (("complete", 3.0), ("a", 3.5), ("b", 2.0))
+    }
+    assert anatomy.missed({**curves, "c": [(0, 1.0), (1, 5.0), (2, 5.0)]}, last=2) == {
+        "c": 2.0,
+        "a": 0.5,
+        "b": -1.0,
+    }
 
 
 def test_an_unknown_part_is_refused():

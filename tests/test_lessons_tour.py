@@ -63,7 +63,10 @@ def test_a_finished_pipeline_tells_the_same_again_without_training(tiny, trained
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
 
 
-def test_a_stopped_pipeline_leaves_out_the_stages_after_it(tiny, monkeypatch):
+def test_a_stopped_pipeline_leaves_out_the_stages_after_it(tiny, trained, monkeypatch):
+    run_dir("stopped").mkdir(parents=True)
+    shutil.copy(trained[0] / "runs" / "tour" / "tokenizer.json", run_dir("stopped"))
+
     def stop_in_mid(*arguments):
         work = open_stage(*arguments)
         work.stop.set = work.name == "mid"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -261,18 +261,29 @@ def leave_out(
     steps: int,
     rates: LearningRates,
     parts: Sequence[str] = PARTS,
+    seed: int = 0,
 ) -> Iterator[tuple[str, int, float]]:
     """Train the complete model, then one without each of `parts`: same start, same batches of 512 tokens.
 
     Yields (name, step, loss in nats). A training that diverges ends there, and the next begins.
     """
     for part in ("", *parts):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = Without(config, part)
         batches = PackedBatches(texts, tokenizer, max(1, 512 // config.sequence_len), config.sequence_len)
         with contextlib.suppress(Diverged):
             for record in train_on(model, batches, steps, rates):
                 yield f"without {part}" if part else "complete", record.index, record.loss
+
+
+def missed(curves: Mapping[str, Sequence[tuple[float, float]]], last: int = 10) -> dict[str, float]:
+    """How much worse each curve of (step, loss) ends than the "complete" one, in nats, worst first.
+
+    An end is the mean of the `last` losses: a single step's depends on its text. Below 0 is better.
+    """
+    ends = {name: sum(y for _, y in points[-last:]) / len(points[-last:]) for name, points in curves.items()}
+    gaps = {name: end - ends["complete"] for name, end in ends.items() if name != "complete"}
+    return dict(sorted(gaps.items(), key=lambda gap: -gap[1]))
 
 
 # ---- the KV cache
@@ -300,8 +311,3 @@ def cache_difference(model: GPT, ids: Tensor) -> float:
         cache = KVCache(model.config, 1, ids.numel())
         one_by_one = [model(id.view(1, 1), kv_cache=cache) for id in ids]
         return float((torch.cat(one_by_one, dim=1) - model(ids[None])).abs().max())
-
-
-def resized(config: GPTConfig, **changes: int) -> GPTConfig:
-    """A copy of a model's size with some of its fields changed."""
-    return replace(config, **changes)

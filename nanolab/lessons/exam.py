@@ -166,16 +166,16 @@ def variety(
 
 def hard_questions(count: int, seed: int = 0) -> dict[str, list[Question]]:
     """Questions by what makes them hard: words, facts and numbers that training showed often, or never."""
-    spelling = SimpleSpelling("val", size=400, seed=seed)
     known = [word for word in SimpleSpelling("train").words if len(word) <= 6]
-    long = [one for one in spelling if len(reply_text(one)) >= 19]
+    longest = sorted(SimpleSpelling("val").words, key=lambda word: (-len(word), word))[: max(2, count)]
+    long = SimpleSpelling("val", longest, size=count, seed=seed)
     drawn = SimpleSpelling("train", known, size=count, seed=seed)
     facts = {tier: FactRecall(tier, seed=seed) for tier in ("common", "uncommon", "rare")}
     small, large = TinyGSM("val", steps=(1,), seed=seed), LargeSums(seed)
     two = TinyGSM("val", steps=(2,), seed=seed)
     found: dict[str, tuple[str, Task, Iterable[Conversation]]] = {
         "spell a short word it has seen": ("spelling", drawn, drawn),
-        "spell a long word it has not": ("spelling", spelling, long),
+        "spell a long word it has not": ("spelling", long, long),
         "a common fact": ("fact", facts["common"], facts["common"]),
         "an uncommon fact": ("fact", facts["uncommon"], facts["uncommon"]),
         "a rare fact": ("fact", facts["rare"], facts["rare"]),
