@@ -78,8 +78,23 @@ def test_paying_for_calls_makes_a_wrong_answer_with_calls_worth_more_than_a_righ
 
 
 def test_where_nothing_is_right_the_worked_answer_is_put_in_and_said_so(group):
-    assert group.planted and group.rewards[0].tolist() == [0, 0, 0, 1]
+    assert group.planted == "right" and group.rewards[0].tolist() == [0, 0, 0, 1]
     assert "####" in group.texts[-1] and len(group.rows()) == 4
+
+
+class EverythingButOthersAnswers(TinyGSM):
+    """Any reply is right, except the worked answer of another problem."""
+
+    def evaluate(self, conversation, completion):
+        return "####" not in completion or super().evaluate(conversation, completion)
+
+
+def test_where_nothing_is_wrong_another_problems_answer_is_put_in(model, tokenizer):
+    plan = RLPlan(1, 1, 4, max_new_tokens=12)
+    group = reinforcement.teachable_group(
+        Engine(model, tokenizer), EverythingButOthersAnswers(), plan, tries=1
+    )
+    assert group.planted == "wrong" and group.rewards[0].tolist() == [1, 1, 1, 0]
 
 
 def test_the_calculators_tokens_are_not_pushed(group):

@@ -49,8 +49,8 @@ class Group:
     question: str
     rollout: Rollout
     texts: list[str]
-    planted: bool
-    """whether a right answer was put in by hand, since the model found none"""
+    planted: str = ""
+    """"right" or "wrong" where the last answer was put in by hand, since the model gave none such"""
 
     @property
     def rewards(self) -> Tensor:
@@ -70,24 +70,30 @@ def group_of(engine: Engine, task: Task, index: int, plan: RLPlan, seed: int = 0
     engine.model.eval()
     rollout = sample_rollout(engine, task, [index], plan, seed=seed)
     texts = [engine.completion_text(sample) for sample in rollout.samples[0]]
-    return Group(task[index]["messages"][0]["content"], rollout, texts, False)
+    return Group(task[index]["messages"][0]["content"], rollout, texts)
 
 
 def teachable_group(engine: Engine, task: Task, plan: RLPlan, tries: int = 12, seed: int = 0) -> Group:
     """The group, among the first problems, whose share of right answers is nearest to three in eight.
 
-    Where none has both right and wrong answers, the worked answer of the task stands in for the last sample.
+    Where none has both right and wrong answers, a worked answer stands in for the last sample: this problem's,
+    or another problem's where a wrong one is missing.
     """
     groups = [group_of(engine, task, index, plan, seed + index) for index in range(tries)]
     best = min(groups, key=lambda group: abs(group.rewards.mean().item() - 3 / 8))
-    if 0 < best.rewards.mean().item() < 1:
+    mean = best.rewards.mean().item()
+    if 0 < mean < 1:
         return best
-    index = groups.index(best)
-    samples = list(best.rollout.samples[0])
-    samples[-1] = worked_sample(engine.tokenizer, task, index)
-    texts = [engine.completion_text(sample) for sample in samples]
-    rewards = torch.tensor([[task.reward(task[index], text) for text in texts]])
-    return Group(best.question, Rollout(best.rollout.prompts, [samples], rewards), texts, True)
+    index, missing = groups.index(best), "wrong" if mean else "right"
+    others = [index] if missing == "right" else range(index + 1, len(task))
+    for other in others:
+        sample = worked_sample(engine.tokenizer, task, other)
+        samples = [*best.rollout.samples[0][:-1], sample]
+        texts = [engine.completion_text(one) for one in samples]
+        rewards = torch.tensor([[task.reward(task[index], text) for text in texts]])
+        if rewards[0, -1] != mean:
+            break
+    return Group(best.question, Rollout(best.rollout.prompts, [samples], rewards), texts, missing)
 
 
 def worked_sample(tokenizer: Tokenizer, task: Task, index: int) -> Sample:
