@@ -9,9 +9,9 @@ BIN := $(VENV)/bin
 
 # Every notebook at smoke size, without network, twice in the same home: the second time finds its own models.
 NOTEBOOK_HOME := $(CURDIR)/$(VENV)/notebook-home
-NOTEBOOKS = NANOLAB_HOME="$(NOTEBOOK_HOME)" NANOLAB_PROFILE=smoke OMP_NUM_THREADS=1 \
+NOTEBOOKS = NANOLAB_HOME="$(NOTEBOOK_HOME)" NANOLAB_PROFILE=smoke \
 	PYTHONPATH="$(CURDIR)/tests/offline" $(BIN)/python -m pytest notebooks \
-	--nbval --nbval-current-env --nbval-cell-timeout=300 -p no:cacheprovider -n 2 --dist loadscope
+	--nbval --nbval-current-env --nbval-cell-timeout=300 -p no:cacheprovider
 
 .PHONY: course test clean-venv
 

@@ -174,3 +174,9 @@ def test_an_unknown_stop_is_named():
 def test_a_number_for_each_profile():
     assert Course("smoke").pick(laptop=60, smoke=4) == 4
     assert [Course(name).pick(laptop=60, smoke=4) for name in ("laptop", "workshop")] == [60, 60]
+
+
+def test_a_stage_can_be_trained_after_the_one_that_follows_it(course):
+    course.open("rl", num_iterations=1)
+    work = course.open("sft", num_iterations=1)
+    assert not work.finished and sum(1 for _ in work.steps()) == 1

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import nanolab
+from nanolab import stages
 from nanolab.cli import COMMANDS
 from nanolab.doctor import Finding
 from nanolab.expect import bands, predict
@@ -42,6 +43,7 @@ def trained(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tour")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NANOLAB_HOME", str(folder))
+        patch.setattr(stages, "TOKENIZER_CHARACTERS", 100_000)
         steps = list(tour.pipeline(tiny, "tour"))
     return folder, steps
 

@@ -65,21 +65,28 @@ class Group:
         ]
 
 
-def group_of(engine: Engine, task: Task, index: int, plan: RLPlan, seed: int = 0) -> Group:
-    """The answers of a model to one problem of a task, rewarded."""
+def groups_of(engine: Engine, task: Task, count: int, plan: RLPlan, seed: int = 0) -> list[Group]:
+    """The answers of a model to the first problems of a task, rewarded."""
     engine.model.eval()
-    rollout = sample_rollout(engine, task, [index], plan, seed=seed)
-    texts = [engine.completion_text(sample) for sample in rollout.samples[0]]
-    return Group(task[index]["messages"][0]["content"], rollout, texts)
+    count = min(count, len(task))
+    rollout = sample_rollout(engine, task, range(count), plan, seed=seed)
+    return [
+        Group(
+            task[i]["messages"][0]["content"],
+            Rollout([rollout.prompts[i]], [rollout.samples[i]], rollout.rewards[i : i + 1]),
+            [engine.completion_text(sample) for sample in rollout.samples[i]],
+        )
+        for i in range(count)
+    ]
 
 
-def teachable_group(engine: Engine, task: Task, plan: RLPlan, tries: int = 12, seed: int = 0) -> Group:
+def teachable_group(engine: Engine, task: Task, plan: RLPlan, tries: int = 24, seed: int = 0) -> Group:
     """The group, among the first problems, whose share of right answers is nearest to three in eight.
 
-    Where none has both right and wrong answers, a worked answer stands in for the last sample: this problem's,
-    or another problem's where a wrong one is missing.
+    Where none has both right and wrong answers, a worked answer stands in for the last sample: that of this
+    problem, or that of another one where a wrong answer is missing.
     """
-    groups = [group_of(engine, task, index, plan, seed + index) for index in range(tries)]
+    groups = groups_of(engine, task, tries, plan, seed)
     best = min(groups, key=lambda group: abs(group.rewards.mean().item() - 3 / 8))
     mean = best.rewards.mean().item()
     if 0 < mean < 1:
