@@ -92,7 +92,7 @@ class Course:
         if profile.source == self.profile.source:
             plans = {name: getattr(self.profile, name) for name in STAGES}
             profile = replace(profile, name=self.profile.name, data="", **plans)
-        # A model that was copied here for the stage after it cannot be trained further: this stage starts anew.
+        # A model copied here for the stage after it cannot be trained further: this stage starts anew.
         if _has(tag, stage) and load_model(stage, model_tag=tag)[2].get("reference"):
             shutil.rmtree(run_dir(tag) / stage)
         return open_stage(override(profile, stage, **changes), stage, tag)
