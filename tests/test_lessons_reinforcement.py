@@ -188,6 +188,7 @@ def test_the_seed_table_is_of_use_measured_or_not():
     first, second, control = reinforcement.seed_rows(data)
     assert first["gain (points)"] == pytest.approx(20) and second["before (%)"] == "not measured yet"
     assert control["run"] == "shuffled rewards"
+    assert reinforcement.seed_curves(data) == {"seed 42": ([0, 30], [40, 60])}
     assert reinforcement.behind(data, "laptop") == {}
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from nanolab.course import Course
 
 
-STEP_BY_HAND = 0.02
+STEP_BY_HAND = 0.2
 """Learning rate of the plain gradient step that notebook 06 takes by hand."""
 
 # ---- one group
@@ -141,7 +141,7 @@ def group_picture(group: Group, advantages: Tensor) -> Figure:
     largest = max(1e-6, *(abs(value) for value in values))
     for row, i in enumerate(order):
         colour = COLOURS[0] if values[i] > 0 else COLOURS[1] if values[i] < 0 else GREY
-        axes.text(-0.9, row, f"{rewards[i]:.0f}", va="center", ha="right", fontsize=9, color=INK)
+        axes.text(-1.05, row, f"{rewards[i]:.0f}", va="center", ha="right", fontsize=9, color=INK)
         axes.text(-0.12, row, f"{values[i]:+.2f}", va="center", ha="right", fontsize=9, color=colour)
         if values[i]:
             tip = -0.42 if values[i] > 0 else 0.42
@@ -151,14 +151,15 @@ def group_picture(group: Group, advantages: Tensor) -> Figure:
                 arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": size},
             )  # fmt: skip
         text = group.texts[i].replace("\n", " ↵ ")
-        axes.text(0.4, row, text if len(text) <= 74 else text[:73] + "…", va="center", fontsize=8,
+        text = text if len(text) <= 76 else f"{text[:44]} … {text[-29:]}"
+        axes.text(0.4, row, text, va="center", fontsize=8,
                   family="monospace", color=INK, parse_math=False)  # fmt: skip
-    for x, name in ((-0.9, "reward"), (-0.12, "advantage")):
+    for x, name in ((-1.05, "reward"), (-0.12, "advantage")):
         axes.text(x, -0.85, name, ha="right", va="center", fontsize=9, color=GREY)
     axes.text(
         0.4, -0.85, f"answer (the group's mean reward is {mean:.2f})", va="center", fontsize=9, color=GREY
     )
-    axes.set(xlim=(-1.4, 6.6), ylim=(len(values) - 0.4, -1.3))
+    axes.set(xlim=(-1.6, 6.6), ylim=(len(values) - 0.4, -1.3))
     axes.axis("off")
     return figure
 
@@ -314,6 +315,17 @@ def seed_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
              "gain (points)": 100 * (last - first)}
         )  # fmt: skip
     return rows
+
+
+def seed_curves(data: Mapping[str, Any]) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and held-out accuracy in % of every measured run, by its name."""
+    runs = {f"seed {seed}": curve for seed, curve in data["seeds"].items()}
+    runs["shuffled rewards"] = data.get("shuffled")
+    return {
+        name: ([step for step, *_ in curve], [100 * accuracy for _, accuracy, *_ in curve])
+        for name, curve in runs.items()
+        if curve
+    }
 
 
 def behind(data: Mapping[str, Any], profile: str) -> dict[str, list[tuple[float, float]]]:
