@@ -46,6 +46,9 @@ class Outcome:
     ok: bool
     message: str
 
+    def _ipython_display_(self) -> None:
+        """Nothing: `expect` has shown it, also where its call is the last line of a cell."""
+
 
 def note(text: str, colour: str = QUIET, paper: str = WHITE) -> None:
     """One line below a cell, with a coloured edge; plain text where no notebook runs."""

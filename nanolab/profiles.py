@@ -156,7 +156,7 @@ class Profile:
 
 
 def _tiny_sizes(**changes: int) -> dict[str, int]:
-    sizes = {"talk": 18_000, "mmlu": 400, "arc": 400, "gsm": 8_500, "identity": 800}
+    sizes = {"talk": 18_000, "mmlu": 400, "arc": 400, "gsm": 4_250, "gsm_in_head": 4_250, "identity": 800}
     return {**sizes, "spelling": 16_000, "bee": 500, **changes}
 
 

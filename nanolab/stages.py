@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def conversations(profile: Profile, stage: str, split: str = "train") -> Task:
     sizes = profile.mid_sizes if stage == "mid" else profile.sft_sizes
     kinds: dict[str, Any] = {
         "talk": TinyTalk, "mmlu": TinyMMLU, "arc": TinyARC, "gsm": TinyGSM,
-        "identity": Identity, "spelling": SimpleSpelling, "bee": SpellingBee,
+        "gsm_in_head": partial(TinyGSM, in_head=True, seed=1), "identity": Identity,
+        "spelling": SimpleSpelling, "bee": SpellingBee,
     }  # fmt: skip
     share = 1 if split == "train" else 20
     tasks = [kinds[kind](split=split, size=max(8, size // share)) for kind, size in sizes.items() if size]

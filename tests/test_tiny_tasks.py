@@ -91,6 +91,14 @@ def test_gsm_calls_become_calculator_parts_whose_output_is_right():
         assert "<<" not in "".join(part["text"] for part in parts)
 
 
+def test_gsm_in_head_is_the_same_answer_without_the_calls():
+    for worked, in_head in zip(TinyGSM(size=50), TinyGSM(size=50, in_head=True), strict=True):
+        parts = worked["messages"][1]["content"]
+        said = "".join(part["text"] for part in parts if part["type"] == "text")
+        assert in_head["messages"] == [worked["messages"][0], {"role": "assistant", "content": said}]
+        assert re.search(r"\d [-+*/] \d+ = \d", said) and in_head["messages"][1] != worked["messages"][1]
+
+
 def test_gsm_scores_the_number_after_the_hashes():
     task = TinyGSM(size=20)
     for example in task:

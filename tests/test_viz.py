@@ -238,7 +238,7 @@ def test_a_table_shows_rows_and_escapes_them(shown):
     page = Page(shown[0]["text/html"])
     assert page.tags.count("tr") == 3 and page.tags.count("td") == 6
     assert "b" not in page.tags and "<b>base" in page.text
-    assert "style" not in {name for attributes in page.attributes for name in attributes}
+    assert all("align" in attributes for attributes in page.attributes if "style" in attributes)  # GitHub
     assert shown[0]["text/plain"].splitlines() == [
         "Stages", "stage    loss  steps", "<b>base  2.1", "sft            1,200",
     ]  # fmt: skip

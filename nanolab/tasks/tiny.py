@@ -124,10 +124,11 @@ class TinyARC(_TinyQuiz):
 
 
 class TinyGSM(_TinyTask):
-    """Word problems of one or two steps, worked with the calculator, ending in `#### 7`.
+    """Word problems of one or two steps, worked out and ending in `#### 7`.
 
     The number of steps is drawn from `steps`. A problem of the split "val" begins with a pair of numbers
-    that training never works with.
+    that training never works with. `in_head` leaves the calculator out of the answers, as people do who
+    trust themselves: a model that imitates both kinds has to find out which way it can rely on.
     """
 
     default_size = 8_000
@@ -138,17 +139,22 @@ class TinyGSM(_TinyTask):
         size: int | None = None,
         seed: int = 0,
         steps: tuple[int, ...] = (1, 2),
+        in_head: bool = False,
         **view: Any,
     ) -> None:
         super().__init__(split, size, seed, **view)
         self.steps = tuple(steps)
+        self.in_head = in_head
 
     def get_example(self, index: int) -> Conversation:
         made = problem(self._rng(index), self.split, self.steps)
+        answer: Any = calls_to_parts(made.answer_text)
+        if self.in_head:
+            answer = "".join(part["text"] for part in answer if part["type"] == "text")
         return {
             "messages": [
                 {"role": "user", "content": made.question},
-                {"role": "assistant", "content": calls_to_parts(made.answer_text)},
+                {"role": "assistant", "content": answer},
             ]
         }
 

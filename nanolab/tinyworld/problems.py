@@ -23,7 +23,8 @@ SMALL, LARGE, LARGEST_FACTOR = 2, 20, 9
 
 The calculator does the sums; the model's part is to find the numbers in the question and to choose the
 operation. Copying longer numbers it learns late: with sums to 60 it was right 2 times in 100 after sft, with
-sums to 20 88 times. Questions name `a`, `b` and `c` in this order, for the same reason.
+sums to 20 88 times (all answers worked with the calculator). Questions name `a`, `b` and `c` in this order,
+for the same reason.
 """
 
 NAMES = (

@@ -176,8 +176,9 @@ def table(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], caption: str = 
     lines.append("<tbody>")
     for row, texts in zip(body, shown, strict=True):
         cells = [
-            f'<td align="{"right" if _is_number(value) else "left"}">{html.escape(text)}</td>'
+            f'<td align="{side}" style="text-align:{side}">{html.escape(text)}</td>'
             for value, text in zip(row, texts, strict=True)
+            for side in ["right" if _is_number(value) else "left"]
         ]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     page = f"<table>{''.join(lines)}</tbody></table>"
