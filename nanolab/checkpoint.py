@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from nanolab.errors import CheckpointError, ConfigError, NanolabError
 from nanolab.model import GPT, GPTConfig
-from nanolab.paths import atomic_write, home, run_dir
+from nanolab.paths import SCRATCH, atomic_write, home, run_dir
 from nanolab.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -440,7 +440,10 @@ class RunInfo:
 
 
 def list_runs() -> list[RunInfo]:
-    """All runs that have a checkpoint, the most recently written first. Nothing is verified."""
+    """All runs that have a checkpoint, the most recently written first, throw-away runs last.
+
+    Nothing is verified.
+    """
     runs = []
     for folder in (home() / "runs").glob("[!.]*"):
         found = {stage: steps for stage in STAGES if (steps := _step_folders(folder / stage)[::-1])}
@@ -448,7 +451,7 @@ def list_runs() -> list[RunInfo]:
         if times:
             stages = {stage: [_step(path) for path in steps] for stage, steps in found.items()}
             runs.append(RunInfo(folder.name, stages, max(times)))
-    return sorted(runs, key=lambda run: run.time, reverse=True)
+    return sorted(runs, key=lambda run: (not run.tag.startswith(SCRATCH), run.time), reverse=True)
 
 
 def load_model(
@@ -460,14 +463,14 @@ def load_model(
 ) -> tuple[GPT, Tokenizer, dict[str, Any]]:
     """The model of a stage ("base", "mid", "sft" or "rl"), its tokenizer and its meta.
 
-    model_tag: which run; None is the most recently written one. step: None is the newest. device: None is
-    the CPU. phase: "eval" or "train", the mode the model is left in. Raises CheckpointError for a
-    checkpoint that is missing, damaged, or does not fit its tokenizer or model.
+    model_tag: which run; None is the most recently written one that has the stage. step: None is the
+    newest. device: None is the CPU. phase: "eval" or "train", the mode the model is left in. Raises
+    CheckpointError for a checkpoint that is missing, damaged, or does not fit its tokenizer or model.
     """
     for value, choices in ((source, STAGES), (phase, ("eval", "train"))):
         if value not in choices:
             raise ConfigError(f"{value!r} is not one of {', '.join(choices)}.")
-    run = run_dir(model_tag or _latest_tag())
+    run = run_dir(model_tag or _latest_tag(source))
     found = _find(run, source, step)
     if found is None:
         raise _missing(run, source, step)
@@ -487,12 +490,13 @@ def load_model(
     return model.to(device or "cpu").train(phase == "train"), tokenizer, meta
 
 
-def _latest_tag() -> str:
+def _latest_tag(stage: str) -> str:
+    """The newest run that has the stage; the newest of all, to say what it lacks, where none has."""
     runs = list_runs()
     if not runs:
         where = home() / "runs"
         raise CheckpointError(f"there is no trained model in {where} yet.\nTrain one with: nanolab run")
-    return runs[0].tag
+    return next((run.tag for run in runs if stage in run.stages), runs[0].tag)
 
 
 def _config(path: Path, given: Any) -> GPTConfig:

@@ -149,7 +149,11 @@ def train(profile: Profile, stage: str, tag: str) -> bool:
         TextColumn("{task.completed}/{task.total}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    quiet = not console.is_terminal
+    # Ten frames a second, rich's default, would take the processor from the training.
+    with Progress(
+        *columns, console=console, transient=True, disable=quiet, refresh_per_second=2
+    ) as progress:
         bar = progress.add_task(stage, total=total, completed=work.start)
         for record in work.steps():
             done = record.index + 1

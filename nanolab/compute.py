@@ -73,7 +73,7 @@ def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
         return Compute(torch.device(device), torch.float32, "fp32 is the reliable format on MPS")
     ratio = cpu_speedup_of_bf16()
     chosen = torch.bfloat16 if ratio >= 2 else torch.float32
-    return Compute(torch.device(device), chosen, f"bf16 products run at {ratio:.1f} times the speed of fp32")
+    return Compute(torch.device(device), chosen, f"bf16 products run at {ratio:.2g} times the speed of fp32")
 
 
 def prepare_process() -> None:

@@ -13,7 +13,7 @@ from nanolab.checkpoint import find_checkpoint, load_model
 from nanolab.errors import ConfigError
 from nanolab.expect import banner
 from nanolab.model import GPT
-from nanolab.paths import atomic_write, run_dir
+from nanolab.paths import SCRATCH, atomic_write, run_dir
 from nanolab.profiles import STAGES, Profile, get_profile, override
 from nanolab.reference import unpack
 from nanolab.stages import ReinforcementStage, SupervisedStage, open_stage
@@ -52,7 +52,7 @@ class Course:
 
     def scratch(self, name: str) -> str:
         """The tag of a throw-away run, emptied: for experiments that must not touch the learner's model."""
-        tag = f"scratch-{name}"
+        tag = SCRATCH + name
         shutil.rmtree(run_dir(tag), ignore_errors=True)
         if run_dir(tag).exists():
             raise ConfigError(

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from nanolab.errors import ConfigError
 
+SCRATCH = "scratch-"
+"""How the tags of throw-away runs begin."""
+
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 

@@ -156,7 +156,7 @@ class Profile:
 
 
 def _tiny_sizes(**changes: int) -> dict[str, int]:
-    sizes = {"talk": 18_000, "mmlu": 400, "arc": 400, "gsm": 4_250, "gsm_in_head": 4_250, "identity": 800}
+    sizes = {"talk": 18_000, "mmlu": 400, "arc": 400, "gsm": 5_000, "gsm_in_head": 5_000, "identity": 800}
     return {**sizes, "spelling": 16_000, "bee": 500, **changes}
 
 
@@ -175,8 +175,8 @@ def _laptop() -> Profile:
     return Profile(
         "laptop", depth=4, vocab_size=2048, sequence_len=256, digits=1, source="tinyworld",
         base=plan,
-        mid=replace(plan, num_iterations=140, warmdown_ratio=0.2),
-        sft=replace(plan, num_iterations=230, init_lr_frac=0.7, warmdown_ratio=1.0),
+        mid=replace(plan, num_iterations=150, warmdown_ratio=0.2),
+        sft=replace(plan, num_iterations=240, init_lr_frac=0.7, warmdown_ratio=1.0),
         rl=RLPlan(30, examples_per_step=16, num_samples=8, eval_every=15, eval_examples=200),
         matrix_lr=0.06, embedding_lr=0.3,
         mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),

@@ -402,6 +402,19 @@ def test_runs_are_listed_newest_first(runs):
     ]
 
 
+def test_throw_away_runs_come_last_and_are_not_taken_for_the_learner_s(runs):
+    (runs / "new").rename(runs / "scratch-new")
+    assert [run.tag for run in list_runs()] == ["old", "scratch-new"]
+    torch.manual_seed(1)
+    assert torch.equal(load_model("base")[0].lm_head.weight, GPT(CONFIG).lm_head.weight)
+
+
+def test_without_a_tag_the_newest_run_that_has_the_stage_is_loaded(runs):
+    assert load_model("mid")[2]["stage"] == "mid"
+    with pytest.raises(CheckpointError, match=r"new has no sft checkpoint yet; it has base"):
+        load_model("sft")
+
+
 def test_load_model_takes_the_newest_run_and_rebuilds_the_model(runs):
     model, tokenizer, meta = load_model("base")
     torch.manual_seed(0)
@@ -412,7 +425,7 @@ def test_load_model_takes_the_newest_run_and_rebuilds_the_model(runs):
 
 def test_load_model_names_what_is_missing(runs):
     with pytest.raises(CheckpointError, match="no mid checkpoint yet; it has base"):
-        load_model("mid")
+        load_model("mid", model_tag="new")
     with pytest.raises(CheckpointError, match="no base checkpoint of step 9"):
         load_model("base", step=9)
     for source, wrong in (("best", {}), ("base", {"phase": "x"}), ("base", {"model_tag": "../x"})):

@@ -193,3 +193,23 @@ def test_typed_special_tokens_stay_text(tokenizer):
 def test_an_unknown_format_is_refused(tokenizer):
     with pytest.raises(ConfigError, match="as trained"):
         finetuning.build_prompt(tokenizer, "Who are you?", "Z")
+
+
+def test_answers_are_told_apart_by_whether_they_used_the_calculator(model, tokenizer, monkeypatch):
+    problems = exam.hard_questions(2)["a problem of one step"]
+    numbers = [reply_text(one.conversation).split("\n")[-1] for one in problems]
+    replies = [f"<<1+1=2>>2\n{numbers[0]}", "So\n#### -1", f"So\n{numbers[1]}", "<<1+1=2>>\n#### -1"]
+    said = iter(replies)
+    monkeypatch.setattr("nanolab.engine.Engine.completion_text", lambda engine, sample: next(said))
+    assert exam.two_ways(model, tokenizer, problems, num_samples=2) == {
+        "with the calculator": {"answers (%)": 50, "right (%)": 50},
+        "in its head": {"answers (%)": 50, "right (%)": 50},
+    }
+
+
+def test_a_way_that_no_answer_went_counts_as_never_right(model, tokenizer, monkeypatch):
+    problems = exam.hard_questions(2)["a problem of one step"]
+    monkeypatch.setattr("nanolab.engine.Engine.completion_text", lambda engine, sample: "#### -1")
+    ways = exam.two_ways(model, tokenizer, problems, num_samples=1)
+    assert ways["with the calculator"] == {"answers (%)": 0, "right (%)": 0}
+    assert ways["in its head"] == {"answers (%)": 100, "right (%)": 0}

@@ -265,6 +265,15 @@ def test_documents_show_no_held_out_pair_of_numbers(training):
     assert not [(a, sign, b) for a, sign, b in sums if P.held_out_pair(int(a), sign, int(b))]
 
 
+def test_worked_problems_in_the_text_are_worked_right_and_without_calls(training):
+    pages = [docs.problems(random.Random(seed)) for seed in range(200)]
+    sums = [re.fullmatch(r"(\d+) ([-+*/]) (\d+) = (\d+)", found) for page in pages
+            for found in re.findall(r"\d+ [-+*/] \d+ = \d+", page)]  # fmt: skip
+    assert len(sums) > 500 and "<<" not in "".join(pages) and "####" not in "".join(pages)
+    assert all(P.work_out(int(a), sign, int(b)) == int(r) for a, sign, b, r in (m.groups() for m in sums))
+    assert any("How many" in text and " = " in text for text in training)
+
+
 def test_the_same_seed_gives_the_same_documents_and_another_does_not():
     assert stream("train", 200) == stream("train", 200)
     assert stream("train", 20) != stream("train", 20, seed=1)

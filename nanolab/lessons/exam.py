@@ -10,6 +10,7 @@ from itertools import islice
 from nanolab.chat import Conversation, calls_to_parts, render_for_completion
 from nanolab.engine import Engine
 from nanolab.lessons.pretraining import milestones
+from nanolab.lessons.problems import calls
 from nanolab.model import GPT
 from nanolab.stages import SupervisedStage
 from nanolab.tasks import FactRecall, SimpleSpelling, Task, TinyGSM, TinyMMLU
@@ -89,6 +90,31 @@ def sit(
         content = bool(question.task.evaluate(question.conversation, reply))
         marked.append(Marked(question, reply, ended, form, content))
     return marked
+
+
+def two_ways(
+    model: GPT, tokenizer: Tokenizer, problems: Sequence[Question], num_samples: int = 4, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """How a model works on word problems, at temperature 1: with the calculator or without, and how well.
+
+    Per way: the share of the answers that go it, and the share of these that are right, both in %.
+    """
+    engine = Engine(model.eval(), tokenizer)
+    prompts = [render_for_completion(tokenizer, problem.conversation) for problem in problems]
+    groups = engine.generate_batch(
+        prompts, num_samples=num_samples, max_tokens=64, temperature=1.0, seed=seed
+    )
+    marks: dict[str, list[bool]] = {"with the calculator": [], "in its head": []}
+    for problem, samples in zip(problems, groups, strict=True):
+        for sample in samples:
+            reply = engine.completion_text(sample)
+            way = "with the calculator" if calls(reply) else "in its head"
+            marks[way].append(bool(problem.task.evaluate(problem.conversation, reply)))
+    count = len(problems) * num_samples
+    return {
+        way: {"answers (%)": 100 * len(found) / count, "right (%)": 100 * sum(found) / max(1, len(found))}
+        for way, found in marks.items()
+    }
 
 
 def percent(marked: Sequence[Marked], what: str, kind: str | None = None) -> float:

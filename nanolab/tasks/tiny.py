@@ -138,7 +138,7 @@ class TinyGSM(_TinyTask):
         split: str = "train",
         size: int | None = None,
         seed: int = 0,
-        steps: tuple[int, ...] = (1, 2),
+        steps: tuple[int, ...] = (1, 1, 2),
         in_head: bool = False,
         **view: Any,
     ) -> None:

@@ -1,29 +1,33 @@
 """The text of base training: an endless stream of short documents about TinyWorld.
 
 Mostly encyclopedia entries, since facts are what the model is asked for later; stories, explanations and
-dialogues for the language; a little arithmetic and spelling, so that the chat stages need not start at zero.
+dialogues for the language; sums, worked problems and spelling, so that the chat stages need not start at zero.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from zlib import crc32
 
 from nanolab.errors import ConfigError
 from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, by_subject, capitalise, facts, pick, sample
-from nanolab.tinyworld.problems import OPERATION_WORDS, number_word, sum_pair
+from nanolab.tinyworld.problems import OPERATION_WORDS, number_word, problem, sum_pair
 from nanolab.tinyworld.stories import dialogue, explanation, story
 from nanolab.tinyworld.words import held_out, spelling_words
 
+_CALL = re.compile(r"<<.*?>>")
+
 SHARES = {
-    "entry": 50,
-    "story": 8,
+    "entry": 47,
+    "story": 7,
     "explanation": 6,
     "dialogue": 4,
-    "arithmetic": 5,
-    "letters": 25,
+    "arithmetic": 4,
+    "problems": 8,
+    "letters": 22,
     "list": 2,
 }
 """Per cent of the bytes that each family of documents gets."""
@@ -166,6 +170,12 @@ def _sum_sentence(rng: random.Random) -> str:
     return pick(rng, SUMS).format(A=capitalise(a), a=a, b=b, r=r, x=x, y=y, z=z, sign=sign, word=word)
 
 
+def problems(rng: random.Random) -> str:
+    """Three to six worked word problems, as in a school book, with training's pairs of numbers only."""
+    drawn = [problem(rng, "train") for _ in range(3 + int(rng.random() * 4))]
+    return "\n".join(f"{one.question}\n{_CALL.sub('', one.answer_text.splitlines()[0])}" for one in drawn)
+
+
 def letters(rng: random.Random) -> str:
     """A heading and five to twelve words spelled, none of those whose spelling is kept for evaluation."""
     drawn = [pick(rng, _spelled_words()) for _ in range(5 + int(rng.random() * 8))]
@@ -212,6 +222,7 @@ FAMILIES: dict[str, Callable[[random.Random], str]] = {
     "explanation": explanation,
     "dialogue": dialogue,
     "arithmetic": arithmetic,
+    "problems": problems,
     "letters": letters,
     "list": list_of_facts,
 }
