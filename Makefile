@@ -28,6 +28,7 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python solutions/generate.py --check
 	rm -rf $(NOTEBOOK_HOME)
 	$(NOTEBOOKS)
 	$(BIN)/python -m pytest -n 2 --dist loadscope

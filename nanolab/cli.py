@@ -151,9 +151,7 @@ def train(profile: Profile, stage: str, tag: str) -> bool:
     )
     quiet = not console.is_terminal
     # Ten frames a second, rich's default, would take the processor from the training.
-    with Progress(
-        *columns, console=console, transient=True, disable=quiet, refresh_per_second=2
-    ) as progress:
+    with Progress(*columns, console=console, transient=True, disable=quiet, refresh_per_second=2) as progress:
         bar = progress.add_task(stage, total=total, completed=work.start)
         for record in work.steps():
             done = record.index + 1

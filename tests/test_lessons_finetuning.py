@@ -14,6 +14,7 @@ from nanolab.model import GPT, GPTConfig
 from nanolab.profiles import get_profile, override
 from nanolab.stages import StopFlag
 from nanolab.tasks import TinyGSM, TinyTalk
+from nanolab.tasks.base import reply_text
 from nanolab.tokenizer import Tokenizer
 
 
