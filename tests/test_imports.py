@@ -79,6 +79,11 @@ def test_nothing_imports_the_command_line():
     assert users <= {"__main__"}
 
 
+def test_only_notebooks_and_the_command_line_import_the_checks():
+    users = {part_of(path) for path in SOURCES if "checks" in arrows(path)}
+    assert users <= {"cli"}
+
+
 def in_a_new_process(code: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
