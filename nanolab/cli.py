@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nanolab.evals import Score, TextLoss
 
 Source = Literal["base", "mid", "sft", "rl"]
+Download = Literal["tokenizer", "data", "tasks", "identity"]
 INTERRUPTED = 130
 
 
@@ -231,6 +232,11 @@ def run_everything(tag: str, profile: Profile) -> int:
 
     began = time.monotonic()
     say(f"run {tag!r}, profile {profile.name!r}, in {run_dir(tag)}")
+    if profile.source == "hub":
+        from nanolab.worksheet import prepare
+
+        say("\n== setup: tokenizer, text and tasks")
+        prepare(profile.shards, (profile.mid_sizes, profile.sft_sizes), say)
     for stage in STAGES:
         if not train(profile, stage, tag):
             return INTERRUPTED
@@ -239,10 +245,11 @@ def run_everything(tag: str, profile: Profile) -> int:
     from nanolab.report import PROMPTS, evaluate, log_scores, reply, report
 
     say("\n== report card")
-    count = 120 if profile.name != "smoke" else 24
+    count = min(120, profile.rl.eval_examples) if profile.name != "smoke" else 24
     for stage in ("sft", "rl"):
         model, tokenizer, meta = load_model(stage, model_tag=tag)
-        log_scores(run_dir(tag), stage, meta["step"], dict(evaluate(model, tokenizer, count=count)))
+        scores = evaluate(model, tokenizer, count=count, source=profile.source)
+        log_scores(run_dir(tag), stage, meta["step"], dict(scores))
     engine = Engine(model, tokenizer)
     text = report(run_dir(tag), {question: reply(engine, question) for question in PROMPTS})
     say("\n" + text)
@@ -321,12 +328,13 @@ def evaluate_command(
         count: questions per measure
         seed: of the sampled measure
     """
-    from nanolab.checkpoint import load_model
+    from nanolab.checkpoint import list_runs, load_model
     from nanolab.report import evaluate
 
     model, tokenizer, meta = load_model(source, model_tag=model_tag)
+    data = profile_for(model_tag or list_runs()[0].tag, None).source
     say(f"{source} model at step {meta['step']}, {model.num_parameters():,} parameters")
-    for name, score in evaluate(model, tokenizer, count=count, seed=seed):
+    for name, score in evaluate(model, tokenizer, count=count, seed=seed, source=data):
         say(
             f"{name:<20} {score.accuracy:>6.1%}  ± {score.standard_error:.1%}   ({score.right}/{score.total})"
         )
@@ -347,6 +355,33 @@ def runs() -> int:
         stages = ", ".join(f"{stage} {steps[-1]}" for stage, steps in item.stages.items())
         when = datetime.datetime.fromtimestamp(item.time).strftime("%Y-%m-%d %H:%M")
         say(f"{item.tag:<20} {when}   {stages}")
+    return 0
+
+
+def download(
+    what: Annotated[tuple[Download, ...], tyro.conf.Positional] = (),
+    profile: str = "workshop",
+    shards: int | None = None,
+) -> int:
+    """Fetch what the workshop and gpu profiles read, with sizes first. What is there already is kept.
+
+    Args:
+        what: tokenizer, data (text for base), tasks (conversations and questions), identity; nothing for all
+        profile: whose amounts to fetch
+        shards: files of text, about 90 MB each, the last for validation (default: the profile's)
+    """
+    from nanolab import worksheet
+    from nanolab.net import megabytes
+
+    chosen = get_profile(profile)
+    if chosen.source != "hub":
+        say(f"The profile {chosen.name} needs no download: its data is part of nanolab.")
+        return 0
+    sizes = (chosen.mid_sizes, chosen.sft_sizes)
+    for part, files in worksheet.prepare(shards or chosen.shards, sizes, say, what or worksheet.WHAT):
+        total = megabytes(sum(file.stat().st_size for file in files))
+        say(f"{part.what:<32} {total:>9}   {files[0].parent}")
+    say("All of it is there: nanolab run finds it without network.")
     return 0
 
 
@@ -401,7 +436,8 @@ def run_help() -> int:
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "run": run_help, "base": base, "mid": mid, "sft": sft, "rl": rl, "chat": chat,
-    "eval": evaluate_command, "runs": runs, "doctor": doctor, "bench": bench, "lab": lab,
+    "eval": evaluate_command, "runs": runs, "download": download, "doctor": doctor, "bench": bench,
+    "lab": lab,
 }  # fmt: skip
 
 
