@@ -233,10 +233,11 @@ def run_everything(tag: str, profile: Profile) -> int:
     began = time.monotonic()
     say(f"run {tag!r}, profile {profile.name!r}, in {run_dir(tag)}")
     if profile.source == "hub":
-        from nanolab.worksheet import prepare
+        from nanolab.worksheet import WHAT, prepare
 
         say("\n== setup: tokenizer, text and tasks")
-        prepare(profile.shards, (profile.mid_sizes, profile.sft_sizes), say)
+        what = [one for one in WHAT if one != "data" or not profile.data]
+        say(prepare(profile.shards, (profile.mid_sizes, profile.sft_sizes), say, what))
     for stage in STAGES:
         if not train(profile, stage, tag):
             return INTERRUPTED
@@ -371,17 +372,14 @@ def download(
         shards: files of text, about 90 MB each, the last for validation (default: the profile's)
     """
     from nanolab import worksheet
-    from nanolab.net import megabytes
 
     chosen = get_profile(profile)
     if chosen.source != "hub":
         say(f"The profile {chosen.name} needs no download: its data is part of nanolab.")
         return 0
     sizes = (chosen.mid_sizes, chosen.sft_sizes)
-    for part, files in worksheet.prepare(shards or chosen.shards, sizes, say, what or worksheet.WHAT):
-        total = megabytes(sum(file.stat().st_size for file in files))
-        say(f"{part.what:<32} {total:>9}   {files[0].parent}")
-    say("All of it is there: nanolab run finds it without network.")
+    say(worksheet.prepare(shards or chosen.shards, sizes, say, what or worksheet.WHAT))
+    say("nanolab run finds it without network from now on.")
     return 0
 
 

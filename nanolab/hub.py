@@ -86,6 +86,8 @@ def fetch(parts: Sequence[Part], say: Say = print) -> list[list[Path]]:
     `say` is told the sizes before anything is fetched. Raises DownloadError when something cannot be had;
     what had arrived whole by then is kept, and nothing else is.
     """
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
+        say = _silent
     found = [_kept(part) for part in parts]
     if not all(found):
         with plain_errors("the downloads"), _alone(say):
@@ -97,6 +99,10 @@ def fetch(parts: Sequence[Part], say: Say = print) -> list[list[Path]]:
                 _fetch(plan, say)
         found = [_kept(part) for part in parts]
     return [_certain(part, files) for part, files in zip(parts, found, strict=True)]
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 def _fetch(plan: Plan, say: Say) -> None:

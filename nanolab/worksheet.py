@@ -16,7 +16,7 @@ from typing import Any
 
 from nanolab.errors import ConfigError, NanolabError
 from nanolab.hub import Part, fetch
-from nanolab.net import Say, plain_errors, read_url
+from nanolab.net import Say, megabytes, plain_errors, read_url
 from nanolab.paths import atomic_write, home
 from nanolab.tasks import (
     ARC,
@@ -97,8 +97,8 @@ def task_parts(sizes: Iterable[dict[str, int]]) -> list[Part]:
 
 def prepare(
     shards: int, sizes: Sequence[dict[str, int]], say: Say = print, what: Sequence[str] = WHAT
-) -> list[tuple[Part, list[Path]]]:
-    """Stage 0: fetch what a run reads before it begins, or only some of it; returns the files of each part.
+) -> str:
+    """Stage 0: fetch what a run reads before it begins, or only some of it; returns a line about it.
 
     Without "tasks", "identity" fetches the identity conversations anew.
     """
@@ -109,10 +109,14 @@ def prepare(
         parts.append(text_part(shards))
     if "tasks" in what:
         parts += dict.fromkeys([*task_parts(sizes), GSM, *REPORT])
-    files = fetch(parts, say)
+    files = [file for files in fetch(parts, say) for file in files]
     if "identity" in what or "tasks" in what:
-        identity_file(say, again="tasks" not in what)
-    return list(zip(parts, files, strict=True))
+        files.append(identity_file(say, again="tasks" not in what))
+    for part in LARGE:
+        if part in parts:
+            rows(part, say)  # unpacked now, so that a full disk is met before the training
+    total = megabytes(sum(file.stat().st_size for file in files))
+    return f"Ready: {', '.join(one for one in WHAT if one in what)} ({len(files)} files, {total})."
 
 
 def rows(part: Part, say: Say = print) -> Sequence[dict[str, Any]]:

@@ -145,6 +145,7 @@ def test_the_workshop_run_goes_through_all_four_stages(hub, cache):  # noqa: F81
     assert done.returncode == 0, done.stderr + done.stdout
     out = done.stdout
     sizes, base = out.index("Downloading"), out.index("== base: 6 steps")
+    assert "Ready: tokenizer, data, tasks, identity (18 files" in out[sizes:base]
     assert sizes < base < out.index("== mid: 4") < out.index("== sft: 3") < out.index("== rl: 2")
     assert (
         "FineWeb-EDU" in out[sizes:base] and "2 files of karpathy/fineweb-edu-100b-shuffle" in out[sizes:base]
