@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nanolab.evals import Score, TextLoss
 
 Source = Literal["base", "mid", "sft", "rl"]
-Download = Literal["tokenizer", "data", "tasks", "identity"]
+Download = Literal["tokenizer", "data", "tasks", "identity", "nanochat-d20", "nanochat-d32"]
 INTERRUPTED = 130
 
 
@@ -367,12 +367,18 @@ def download(
     """Fetch what the workshop and gpu profiles read, with sizes first. What is there already is kept.
 
     Args:
-        what: tokenizer, data (text for base), tasks (conversations and questions), identity; nothing for all
+        what: tokenizer, data (text for base), tasks (conversations and questions), identity; without any, all
+            four; nanochat-d20 (2 GB) and nanochat-d32 (about 8 GB) are published models to compare with
         profile: whose amounts to fetch
         shards: files of text, about 90 MB each, the last for validation (default: the profile's)
     """
     from nanolab import worksheet
 
+    models = [name for name in what if name in worksheet.PUBLISHED]
+    for name in models:
+        download_model(name)
+    if models and len(models) == len(what):
+        return 0
     chosen = get_profile(profile)
     if chosen.source != "hub":
         say(f"The profile {chosen.name} needs no download: its data is part of nanolab.")
@@ -381,6 +387,18 @@ def download(
     say(worksheet.prepare(shards or chosen.shards, sizes, say, what or worksheet.WHAT))
     say("nanolab run finds it without network from now on.")
     return 0
+
+
+def download_model(name: str) -> None:
+    """A published nanochat as a run of that name."""
+    from nanolab import worksheet
+    from nanolab.nanochat import import_run
+    from nanolab.paths import run_dir
+
+    if not (run_dir(name) / "sft").exists():
+        folder, tokenizer = worksheet.published_files(name, say)
+        import_run(folder, tokenizer, name)
+    say(f"Ready. Chat with it:  nanolab chat --source sft --model-tag {name}")
 
 
 def doctor(quick: bool = False) -> int:

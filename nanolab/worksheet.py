@@ -40,6 +40,11 @@ WHAT = ("tokenizer", "data", "tasks", "identity")
 HELD_OUT_SHARE = 20  # where training takes a number of conversations, validation takes one in so many
 
 TOKENIZER = Part("tokenizer of nanochat d32", "karpathy/nanochat-d32", ("tokenizer.pkl",), "model")
+_CHECKPOINT = ("*model_*.pt", "*meta_*.json", "*tokenizer.pkl")
+PUBLISHED = {
+    "nanochat-d20": Part("nanochat d20, by Sam Dobson", "sdobson/nanochat", _CHECKPOINT, "model"),
+    "nanochat-d32": Part("nanochat d32", TOKENIZER.repo, _CHECKPOINT, "model"),
+}
 TALK = Part("SmolTalk", "HuggingFaceTB/smol-smoltalk", ("data/train-*.parquet",))
 TALK_VAL = Part("SmolTalk, held out", TALK.repo, ("data/test-*.parquet",))
 MMLU_AUXILIARY = Part("MMLU, auxiliary_train", "cais/mmlu", ("auxiliary_train/train-*.parquet",))
@@ -87,6 +92,18 @@ def text_shards(shards: int = 2, say: Say = print) -> list[Path]:
 def tokenizer_file(say: Say = print) -> Path:
     """nanochat's tokenizer.pkl: to be read by `nanolab.nanochat.import_tokenizer`, never unpickled."""
     return fetch([TOKENIZER], say)[0][0]
+
+
+def published_files(name: str, say: Say = print) -> tuple[Path, Path]:
+    """(folder with the weights and their meta file, tokenizer.pkl) of a published nanochat.
+
+    To be read by `nanolab.nanochat.import_run`. Raises ConfigError for a name that is not known.
+    """
+    if name not in PUBLISHED:
+        raise ConfigError(f"there is no published model {name!r}.\nChoose one of: {', '.join(PUBLISHED)}.")
+    files = fetch([PUBLISHED[name]], say)[0]
+    weights = next(file for file in files if file.suffix == ".pt")
+    return weights.parent, next(file for file in files if file.name == "tokenizer.pkl")
 
 
 def task_parts(sizes: Iterable[dict[str, int]]) -> list[Part]:

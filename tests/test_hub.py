@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -315,9 +316,17 @@ def test_the_identity_conversations_are_fetched_once_and_checked(hub, monkeypatc
     assert len(hub.fetched("/identity")) == 1
 
 
-@pytest.mark.parametrize(
-    "answer", [status(404), wrong, lambda handler, data: handler.send(b"<html>Log in</html>")]
-)
+def other_content(handler, data: bytes) -> None:
+    """Good conversations, but not those whose checksum the server tells."""
+    etag = hashlib.md5(data).hexdigest()
+    handler.send(data.replace(b"Ho", b"Hm"), headers={"ETag": f'"{etag}"'})
+
+
+def login_page(handler, data: bytes) -> None:
+    handler.send(b"<html>Welcome to Hotel Alpenblick. Please log in.</html>")
+
+
+@pytest.mark.parametrize("answer", [status(404), other_content, login_page])
 def test_without_them_nanolabs_own_stand_in_and_stay(hub, monkeypatch, answer):
     hub.extra["/identity"] = b'[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]\n'
     monkeypatch.setenv("NANOLAB_IDENTITY_URL", f"{hub.endpoint}/identity")

@@ -13,6 +13,7 @@ from loopback import Hub, parquet
 from test_hub import cache, environment, hub, use  # noqa: F401
 
 from nanolab import worksheet
+from nanolab.cli import main
 from nanolab.errors import ConfigError
 from nanolab.paths import home, run_dir
 from nanolab.profiles import get_profile
@@ -222,6 +223,20 @@ def test_the_profiles_sizes_are_the_designs():
     }
     # 2,251 + 1,119 questions of ARC, 7,473 of GSM8K, about 1,000 identities: about 23,000.
     assert 22_000 < 2_251 + 1_119 + 7_473 + 10_000 + 1_000 + 600 < 24_000
+
+
+def test_a_published_model_becomes_a_run_of_its_own(full_hub, monkeypatch, capsys):
+    files = {"model_000650.pt": b"weights", "meta_000650.json": b"{}", "tokenizer.pkl": b"vocabulary"}
+    full_hub.add("sdobson/nanochat", {**files, "token_bytes.pt": b"not needed"}, "model")
+    imported = []
+    monkeypatch.setattr("nanolab.nanochat.import_run", lambda *given: imported.append(given))
+    assert main(["download", "nanochat-d20"]) == 0
+    ((folder, tokenizer, tag),) = imported
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+    assert tokenizer.name == "tokenizer.pkl" and tag == "nanochat-d20"
+    assert "nanolab chat --source sft --model-tag nanochat-d20" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="nanochat-d20, nanochat-d32"):
+        worksheet.published_files("nanochat-d99")
 
 
 def test_large_parts_are_mapped_and_not_copied(full_hub):
