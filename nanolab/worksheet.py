@@ -202,6 +202,8 @@ def _kind(kind: str, split: str, size: int, seed: int) -> list[Task]:
     if not training and size > 0:
         size = max(8, size // HELD_OUT_SHARE)
     if kind in ("spelling", "bee"):
+        if size < 0:
+            raise ConfigError(f"{kind}={size}: there is no end of them; say how many.")
         return [(SimpleSpelling if kind == "spelling" else SpellingBee)(split=split, size=size)]
     if kind == "identity":
         tasks: list[Task] = [CustomJSON(identity_file())]

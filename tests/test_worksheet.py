@@ -83,17 +83,17 @@ def worksheet_repositories(server: Hub) -> None:
     }
     server.add("karpathy/fineweb-edu-100b-shuffle", shards)
     server.add("karpathy/nanochat-d32", {"tokenizer.pkl": published_tokenizer(texts)}, "model")
-    many = range(60)
+    many, held_out = range(60), range(1000, 1060)
     server.add(
         "HuggingFaceTB/smol-smoltalk",
         {
             "data/train-00000-of-00002.parquet": parquet([talk(n) for n in many]),
             "data/train-00001-of-00002.parquet": parquet([talk(n + 60) for n in many]),
-            "data/test-00000-of-00001.parquet": parquet([talk(n) for n in range(20)]),
+            "data/test-00000-of-00001.parquet": parquet([talk(n) for n in held_out[:20]]),
         },
     )
     mmlu = {
-        f"all/{split}-00000-of-00001.parquet": parquet([choice(n) for n in range(12)])
+        f"all/{split}-00000-of-00001.parquet": parquet([choice(n) for n in held_out[:12]])
         for split in ("validation", "test", "dev")
     }
     # On the hub the rows of auxiliary_train lie one level down.
@@ -102,16 +102,16 @@ def worksheet_repositories(server: Hub) -> None:
     server.add(
         "allenai/ai2_arc",
         {
-            f"{subset}/{split}-00000-of-00001.parquet": parquet([science(n) for n in range(10)])
+            f"{subset}/{split}-00000-of-00001.parquet": parquet([science(n) for n in numbers[:10]])
             for subset in ("ARC-Easy", "ARC-Challenge")
-            for split in ("train", "validation", "test")
+            for split, numbers in (("train", many), ("validation", held_out), ("test", held_out))
         },
     )
     server.add(
         "openai/gsm8k",
         {
-            f"main/{split}-00000-of-00001.parquet": parquet([word_problem(n) for n in range(30)])
-            for split in ("train", "test")
+            f"main/{split}-00000-of-00001.parquet": parquet([word_problem(n) for n in numbers[:30]])
+            for split, numbers in (("train", many), ("test", held_out))
         },
     )
     line = json.dumps(
@@ -142,7 +142,7 @@ def test_the_workshop_run_goes_through_all_four_stages(hub, cache):  # noqa: F81
         "real",
         *DEPTH_ONE.split(),
     ]
-    done = subprocess.run(command, env=environment(hub, cache), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, env=environment(hub, cache), capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr + done.stdout
     out = done.stdout
     sizes, base = out.index("Downloading"), out.index("== base: 6 steps")
@@ -180,10 +180,16 @@ def test_sft_takes_a_sample_of_smoltalk_that_is_the_same_every_time(full_hub):
 
 
 def test_validation_shares_no_conversation_with_training(full_hub):
-    sizes = {"talk": 40, "identity": -1, "arc": -1}
-    val = worksheet.conversations("sft", "val", sizes, seed=1)
-    assert len(val) == 8 + 20
-    assert not any("nanochat" in str(conversation) for conversation in val)
+    sizes = {"talk": -1, "identity": -1, "arc": 60, "gsm": -1, "mmlu": -1, "spelling": 40}
+    val = list(worksheet.conversations("sft", "val", sizes, seed=1))
+    train = list(worksheet.conversations("sft", "train", sizes, seed=1))
+    assert len(val) == 20 + 8 + 30 + 12 + 8
+    assert not [conversation for conversation in val if conversation in train]
+
+
+def test_spelling_without_end_is_refused(full_hub):
+    with pytest.raises(ConfigError, match="how many"):
+        worksheet.conversations("mid", "train", {"spelling": -1}, seed=0)
 
 
 def test_each_part_becomes_its_task(full_hub):
