@@ -101,6 +101,13 @@ def test_what_is_there_is_found_again_without_a_word_to_the_hub(hub, monkeypatch
     assert len(hub.requests) == before and not said
 
 
+def test_under_torchrun_only_the_first_process_speaks(hub, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    said: list[str] = []
+    assert arrived(fetch([PART], said.append)) == DATA
+    assert said == []
+
+
 def test_a_connection_cut_at_half_goes_on_from_there(hub, naps, monkeypatch):
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
     hub.faults.append(Fault("GET", STORAGE, cut))
