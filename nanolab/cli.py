@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nanolab.evals import Score, TextLoss
 
 Source = Literal["base", "mid", "sft", "rl"]
+Download = Literal["tokenizer", "data", "tasks", "identity", "nanochat-d20", "nanochat-d32"]
 INTERRUPTED = 130
 
 
@@ -233,6 +234,12 @@ def run_everything(tag: str, profile: Profile) -> int:
 
     began = time.monotonic()
     say(f"run {tag!r}, profile {profile.name!r}, in {run_dir(tag)}")
+    if profile.source == "hub":
+        from nanolab.worksheet import WHAT, prepare
+
+        say("\n== setup: tokenizer, text and tasks")
+        what = [one for one in WHAT if one != "data" or not profile.data]
+        say(prepare(profile.shards, (profile.mid_sizes, profile.sft_sizes), say, what))
     for stage in STAGES:
         if not train(profile, stage, tag):
             return INTERRUPTED
@@ -241,10 +248,11 @@ def run_everything(tag: str, profile: Profile) -> int:
     from nanolab.report import PROMPTS, evaluate, log_scores, reply, report
 
     say("\n== report card")
-    count = 120 if profile.name != "smoke" else 24
+    count = min(120, profile.rl.eval_examples) if profile.name != "smoke" else 24
     for stage in ("sft", "rl"):
         model, tokenizer, meta = load_model(stage, model_tag=tag)
-        log_scores(run_dir(tag), stage, meta["step"], dict(evaluate(model, tokenizer, count=count)))
+        scores = evaluate(model, tokenizer, count=count, source=profile.source)
+        log_scores(run_dir(tag), stage, meta["step"], dict(scores))
     engine = Engine(model, tokenizer)
     text = report(run_dir(tag), {question: reply(engine, question) for question in PROMPTS})
     say("\n" + text)
@@ -323,12 +331,13 @@ def evaluate_command(
         count: questions per measure
         seed: of the sampled measure
     """
-    from nanolab.checkpoint import load_model
+    from nanolab.checkpoint import list_runs, load_model
     from nanolab.report import evaluate
 
     model, tokenizer, meta = load_model(source, model_tag=model_tag)
+    data = profile_for(model_tag or list_runs()[0].tag, None).source
     say(f"{source} model at step {meta['step']}, {model.num_parameters():,} parameters")
-    for name, score in evaluate(model, tokenizer, count=count, seed=seed):
+    for name, score in evaluate(model, tokenizer, count=count, seed=seed, source=data):
         say(
             f"{name:<20} {score.accuracy:>6.1%}  ± {score.standard_error:.1%}   ({score.right}/{score.total})"
         )
@@ -350,6 +359,48 @@ def runs() -> int:
         when = datetime.datetime.fromtimestamp(item.time).strftime("%Y-%m-%d %H:%M")
         say(f"{item.tag:<20} {when}   {stages}")
     return 0
+
+
+def download(
+    what: Annotated[tuple[Download, ...], tyro.conf.Positional] = (),
+    profile: str = "workshop",
+    shards: int | None = None,
+) -> int:
+    """Fetch what the workshop and gpu profiles read, with sizes first. What is there already is kept.
+
+    Args:
+        what: tokenizer, data (text for base), tasks (conversations and questions), identity; without any, all
+            four; nanochat-d20 (2 GB) and nanochat-d32 (about 8 GB) are published models to compare with
+        profile: whose amounts to fetch
+        shards: files of text, about 90 MB each, the last for validation (default: the profile's)
+    """
+    from nanolab import worksheet
+
+    models = [name for name in what if name in worksheet.PUBLISHED]
+    for name in models:
+        download_model(name)
+    if models and len(models) == len(what):
+        return 0
+    chosen = get_profile(profile)
+    if chosen.source != "hub":
+        say(f"The profile {chosen.name} needs no download: its data is part of nanolab.")
+        return 0
+    sizes = (chosen.mid_sizes, chosen.sft_sizes)
+    say(worksheet.prepare(shards or chosen.shards, sizes, say, what or worksheet.WHAT))
+    say("nanolab run finds it without network from now on.")
+    return 0
+
+
+def download_model(name: str) -> None:
+    """A published nanochat as a run of that name."""
+    from nanolab import worksheet
+    from nanolab.nanochat import import_run
+    from nanolab.paths import run_dir
+
+    if not (run_dir(name) / "sft").exists():
+        folder, tokenizer = worksheet.published_files(name, say)
+        import_run(folder, tokenizer, name)
+    say(f"Ready. Chat with it:  nanolab chat --source sft --model-tag {name}")
 
 
 def doctor(quick: bool = False) -> int:
@@ -403,7 +454,8 @@ def run_help() -> int:
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "run": run_help, "base": base, "mid": mid, "sft": sft, "rl": rl, "chat": chat,
-    "eval": evaluate_command, "runs": runs, "doctor": doctor, "bench": bench, "lab": lab,
+    "eval": evaluate_command, "runs": runs, "download": download, "doctor": doctor, "bench": bench,
+    "lab": lab,
 }  # fmt: skip
 
 

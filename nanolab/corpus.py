@@ -35,26 +35,31 @@ SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages
 DAMAGED = "The file is damaged or no parquet file: fetch it again, or delete it."
 
 
-def text_source(kind: str | Path, split: str, *, megabytes: float = 12.0) -> TextSource:
+def text_source(kind: str | Path, split: str, *, megabytes: float = 12.0, shards: int = 2) -> TextSource:
     """The `split` ("train" or "val") of a text corpus.
 
     kind: "tinyworld", "docstrings" or "python" (the last two: what is installed on this machine, so never
-    the same twice), written once as about `megabytes` of shards and then reused; or a folder of parquet
-    shards with a column `text`, or of .txt and .md files; or one such file. Raises DataError for a folder
-    that holds no usable text.
+    the same twice), written once as about `megabytes` of shards and then reused; or "hub", FineWeb-EDU's
+    first `shards` files, downloaded once; or a folder of parquet shards with a column `text`, or of .txt and
+    .md files; or one such file. Raises DataError for a folder that holds no usable text, DownloadError for
+    a download that fails.
     """
     check_split(split)
+    if str(kind) == "hub":
+        from nanolab.worksheet import text_shards
+
+        return ShardSource(text_shards(shards), split)
     if str(kind) in CORPORA:
         return ShardSource(CORPORA[str(kind)](megabytes), split)
     path = Path(kind).expanduser()
     if not path.exists():
         raise DataError(
             f"there is no text corpus or folder {str(kind)!r}.\n"
-            f"Give a folder of .txt, .md or .parquet files, or one of: {', '.join(CORPORA)}."
+            f"Give a folder of .txt, .md or .parquet files, or one of: {', '.join([*CORPORA, 'hub'])}."
         )
     files = _visible_files(path)
-    if shards := [file for file in files if file.suffix.lower() == ".parquet"]:
-        return ShardSource(shards, split)
+    if parquet_files := [file for file in files if file.suffix.lower() == ".parquet"]:
+        return ShardSource(parquet_files, split)
     texts = [file for file in files if file.suffix.lower() in (".txt", ".md")]
     return ListSource(split_documents(texts, path)[SPLITS.index(split)], str(path))
 

@@ -19,3 +19,7 @@ class DataError(NanolabError):
 
 class CheckpointError(NanolabError):
     """A checkpoint that is missing, damaged, or belongs to something else."""
+
+
+class DownloadError(NanolabError):
+    """Something that should have come over the network and did not, or came damaged."""

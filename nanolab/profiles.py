@@ -119,10 +119,12 @@ class Profile:
     """auto, float32 or bfloat16"""
     data: str = ""
     """text for base training instead of the profile's: a folder, "docstrings" or "python" """
+    shards: int = 2
+    """files of FineWeb-EDU to download, about 90 MB each; the last one is for validation"""
     mid_sizes: dict[str, int] = field(default_factory=dict)
-    """conversations of each kind in midtraining"""
+    """conversations of each kind in midtraining; -1 for all that the hub has"""
     sft_sizes: dict[str, int] = field(default_factory=dict)
-    """conversations of each kind in supervised fine-tuning"""
+    """conversations of each kind in supervised fine-tuning; -1 for all that the hub has"""
 
     @property
     def n_embd(self) -> int:
@@ -160,6 +162,11 @@ def _tiny_sizes(**changes: int) -> dict[str, int]:
     return {**sizes, "spelling": 16_000, "bee": 500, **changes}
 
 
+# nanochat's mixtures: about 850,000 conversations in mid, with the identity ones twice, and 23,000 in sft.
+_HUB_MID = {"talk": -1, "mmlu": -1, "gsm": -1, "identity": -1, "spelling": 200_000, "bee": 80_000}
+_HUB_SFT = {"arc": -1, "gsm": -1, "talk": 10_000, "identity": -1, "spelling": 300, "bee": 300}
+
+
 def _smoke() -> Profile:
     plan = StagePlan(60, 1024, 8, 128, eval_every=30, eval_tokens=4096, save_every=50)
     return Profile(
@@ -193,6 +200,7 @@ def _workshop() -> Profile:
         "workshop", depth=4, vocab_size=65_536, sequence_len=1024, digits=2, source="hub",
         base=base, mid=plan, sft=replace(plan, num_iterations=200, init_lr_frac=0.02, warmdown_ratio=1.0),
         rl=RLPlan(30, examples_per_step=2, num_samples=4, device_batch_size=4, max_new_tokens=128, top_k=50),
+        mid_sizes=dict(_HUB_MID), sft_sizes=dict(_HUB_SFT),
     )  # fmt: skip
 
 
@@ -204,6 +212,7 @@ def _gpu() -> Profile:
         base=replace(plan, num_iterations=21_400), mid=plan,
         sft=replace(plan, num_iterations=700, init_lr_frac=0.02, warmdown_ratio=1.0),
         rl=RLPlan(467, 16, num_samples=16, device_batch_size=8, max_new_tokens=256, top_k=50),
+        shards=240, mid_sizes=dict(_HUB_MID), sft_sizes=dict(_HUB_SFT),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nanolab import worksheet
 from nanolab.chat import render_for_completion
 from nanolab.engine import Engine
 from nanolab.evals import Score, accuracy, choice_accuracy
@@ -29,15 +30,25 @@ PROMPTS = (
 
 
 def evaluate(
-    model: GPT, tokenizer: Tokenizer, *, count: int = 200, seed: int = 0
+    model: GPT, tokenizer: Tokenizer, *, count: int = 200, seed: int = 0, source: str = "tinyworld"
 ) -> Iterator[tuple[str, Score]]:
     """(name, Score) of each measure of a chat model, one by one as they are ready.
 
     Nothing asked here occurs in training: facts are asked in held-out phrasings, words and number pairs
     are held out. Answers are the model's likeliest (temperature 0) except where the name says "sampled".
+    A model trained on the hub's data (`source` "hub") is asked from the test sets there.
     """
     model.eval()
     engine = Engine(model, tokenizer)
+    if source == "hub":
+        # Multiple choice needs all logits of a question: half a gigabyte of them at a time.
+        rows = max(1, 2**27 // (model.config.vocab_size * model.config.sequence_len))
+        for name, task in worksheet.report_tasks():
+            if task.eval_type == "categorical":
+                yield name, choice_accuracy(model, tokenizer, task, count, rows=min(32, rows))
+            else:
+                yield name, accuracy(engine, task, count, max_tokens=128)
+        return
     for tier in ("common", "uncommon", "rare"):
         yield f"facts, {tier}", accuracy(engine, FactRecall(tier=tier), count, max_tokens=40)
     yield "spelling", accuracy(engine, SimpleSpelling(split="val", size=500), count, max_tokens=40)
@@ -102,7 +113,7 @@ def report(run: Path, samples: dict[str, str] | None = None) -> str:
             bits = f"{before['bits_per_byte']:.3f} → {after['bits_per_byte']:.3f}"
         elif "validation" in row:
             before, after = (Score(**score) for score in row["validation"])
-            accuracies.append(f"rl: held-out TinyGSM, sampled: {before} → {after}")
+            accuracies.append(f"rl: held-out problems, sampled: {before} → {after}")
         speed = row["tokens"] / max(row["seconds"], 1e-9)
         lines.append(
             f"| {stage} | {row['steps']} | {loss} | {nats} | {bits} | {row['seconds']:.0f} | {speed:,.0f} |"

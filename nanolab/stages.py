@@ -8,13 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nanolab import worksheet
 from nanolab.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from nanolab.compute import Compute, choose_compute, prepare_process
 from nanolab.corpus import text_source
@@ -47,6 +48,8 @@ def model_config(profile: Profile) -> GPTConfig:
 def conversations(profile: Profile, stage: str, split: str = "train") -> Task:
     """The mixture of conversations that `stage` ("mid" or "sft") trains on."""
     sizes = profile.mid_sizes if stage == "mid" else profile.sft_sizes
+    if profile.source == "hub":
+        return worksheet.conversations(stage, split, sizes, profile.seed)
     kinds: dict[str, Any] = {
         "talk": TinyTalk, "mmlu": TinyMMLU, "arc": TinyARC, "gsm": TinyGSM,
         "gsm_in_head": partial(TinyGSM, in_head=True, seed=1), "identity": Identity,
@@ -58,15 +61,26 @@ def conversations(profile: Profile, stage: str, split: str = "train") -> Task:
 
 
 def reinforcement_task(profile: Profile, split: str = "train") -> Task:
-    """The problems of the rl stage; "val" ones share no pair of numbers with training."""
+    """The problems of the rl stage; "val" ones are not in training, nor are TinyGSM's pairs of numbers."""
+    if profile.source == "hub":
+        return worksheet.problems(split)
     return TinyGSM(split=split, size=20_000 if split == "train" else 500)
 
 
 def train_tokenizer(profile: Profile, run: Path) -> Tokenizer:
-    """The run's tokenizer: loaded if there is one, else trained on base text and some conversations."""
+    """The run's tokenizer: loaded if there is one, else trained on base text and some conversations.
+
+    A run on the hub's data has the published tokenizer of nanochat d32 instead, whose size is its own.
+    """
     path = run / "tokenizer.json"
     if path.exists():
         return Tokenizer.load(path)
+    if profile.source == "hub":
+        from nanolab.nanochat import import_tokenizer
+
+        published = import_tokenizer(worksheet.tokenizer_file())
+        published.save(path)
+        return published
 
     def texts() -> Iterator[str]:
         seen = 0
@@ -171,6 +185,8 @@ class Stage:
         self.profile, self.name, self.run = profile, stage, run_dir(tag)
         self.compute = compute or choose_compute(profile.device, profile.dtype)
         self.tokenizer = train_tokenizer(profile, self.run)
+        if profile.source == "hub" and profile.vocab_size != self.tokenizer.get_vocab_size():
+            self.profile = profile = replace(profile, vocab_size=self.tokenizer.get_vocab_size())
         self.plan = profile.rl if stage == "rl" else profile.plan(stage)
         self.log = Log(self.run)
         self.stop = StopFlag()
@@ -283,7 +299,7 @@ class SupervisedStage(Stage):
         plan, device = self.profile.plan(self.name), self.compute.device
         rows, context = plan.device_batch_size, plan.max_seq_len
         if self.name == "base":
-            source = text_source(self.profile.data or self.profile.source, split)
+            source = text_source(self.profile.data or self.profile.source, split, shards=self.profile.shards)
             return PackedBatches(source, self.tokenizer, rows, context, device=device)
         task = conversations(self.profile, self.name, split)
         supervise = "all" if self.name == "mid" else "assistant"

@@ -17,16 +17,19 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 LOW = {
     "errors", "paths", "profiles", "compute", "tokenizer", "bpe", "chat", "calculator", "model", "optim",
-    "tasks", "tinyworld",
+    "tasks", "tinyworld", "net",
 }  # fmt: skip
-MIDDLE = {"corpus", "data", "train", "engine", "evals", "autopsy", "checkpoint", "hub"}
+MIDDLE = {"corpus", "data", "train", "engine", "evals", "autopsy", "checkpoint", "hub", "worksheet"}
 HIGH = {"stages", "grpo"}
 TOP = {
     "doctor", "bench", "report", "viz", "widgets", "expect", "reference", "course", "lessons", "checks", "cli",
     "__main__",
 }  # fmt: skip
 LAYERS = [LOW, MIDDLE, HIGH, TOP]
-NO_TORCH = {"errors", "paths", "profiles", "tokenizer", "bpe", "chat", "calculator", "tasks", "tinyworld"}
+NO_TORCH = {
+    "errors", "paths", "profiles", "tokenizer", "bpe", "chat", "calculator", "tasks", "tinyworld", "net",
+    "hub", "worksheet",
+}  # fmt: skip
 
 
 def part_of(path: Path) -> str:
@@ -94,8 +97,8 @@ def in_a_new_process(code: str) -> str:
 
 def test_light_modules_import_no_torch_and_print_nothing():
     names = "nanolab, nanolab.cli, nanolab.profiles, nanolab.paths, nanolab.chat, nanolab.tasks"
-    names += ", nanolab.tokenizer, nanolab.calculator, nanolab.tinyworld, nanolab.doctor"
-    heavy = "torch", "datasets", "transformers", "matplotlib", "pandas"
+    names += ", nanolab.tokenizer, nanolab.calculator, nanolab.tinyworld, nanolab.doctor, nanolab.worksheet"
+    heavy = "torch", "datasets", "huggingface_hub", "transformers", "matplotlib", "pandas"
     out = in_a_new_process(f"import sys, {names}\nprint([name for name in {heavy} if name in sys.modules])")
     assert out == "[]\n"
 

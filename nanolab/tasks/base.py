@@ -127,11 +127,15 @@ def reply_text(conversation: Conversation) -> str:
 
 
 class RowTask(Task):
-    """A task over rows that somebody else fetched, kept as they are and read one by one."""
+    """A task over rows that somebody else fetched, kept as they are and read one by one.
+
+    `rows` with a length and numbered access, such as a memory-mapped `datasets.Dataset`, are not copied.
+    """
 
     def __init__(self, rows: Iterable[dict[str, Any]], **view: Any) -> None:
         super().__init__(**view)
-        self.rows = list(rows)
+        numbered = hasattr(rows, "__getitem__") and hasattr(rows, "__len__")
+        self.rows: Any = rows if numbered else list(rows)
 
     def num_examples(self) -> int:
         return len(self.rows)
