@@ -409,7 +409,7 @@ def export_command(
     from nanolab.export import export_run
 
     made = export_run(model_tag, source, folder)
-    say(f"Written to {made}. Load it with transformers (pip install \"nanolab[export]\"):")
+    say(f'Written to {made}. Load it with transformers (pip install "nanolab[export]"):')
     say(f"    AutoModelForCausalLM.from_pretrained({str(made)!r})")
     say(f"    AutoTokenizer.from_pretrained({str(made)!r})")
     return 0

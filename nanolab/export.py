@@ -3,13 +3,14 @@
     export_run("mine", "rl", "my-model")
     AutoModelForCausalLM.from_pretrained("my-model"), AutoTokenizer.from_pretrained("my-model")
 
-transformers has nanochat's architecture under its own names of the parameters, so the weights are copied byte
-for byte. To write the folder neither transformers nor tokenizers is needed; to load it, `pip install "nanolab[export]"`.
+transformers has nanochat's architecture under its own names of the parameters, so the weights are copied
+byte for byte. To write the folder neither transformers nor tokenizers is needed; to load it,
+`pip install "nanolab[export]"`.
 
-Two things stay behind. The calculator is a part of nanolab's engine, so an exported model writes its calls and
-nobody answers them. And transformers makes a chat by writing text and then cutting it up, where a message that
-says `<|user_end|>` would end itself: the chat template refuses such a message. Outside of a chat,
-`tokenizer(text, split_special_tokens=True)` reads those names as text, as nanolab's `encode` does.
+Two things stay behind. The calculator is a part of nanolab's engine, so an exported model writes its calls
+and nobody answers them. And transformers makes a chat by writing text and then cutting it up, where a
+message that says `<|user_end|>` would end itself: the chat template refuses such a message. Outside of a
+chat, `tokenizer(text, split_special_tokens=True)` reads those names as text, as nanolab's `encode` does.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ RMS_NORM_EPS = 2.0**-23
 
 NAMES = {
     "transformer.wte.": "model.embed_tokens.", "transformer.h.": "model.layers.",
-    ".attn.c_q.": ".self_attn.q_proj.", ".attn.c_k.": ".self_attn.k_proj.", ".attn.c_v.": ".self_attn.v_proj.",
-    ".attn.c_proj.": ".self_attn.o_proj.", ".mlp.c_fc.": ".mlp.fc1.", ".mlp.c_proj.": ".mlp.fc2.",
+    ".attn.c_q.": ".self_attn.q_proj.", ".attn.c_k.": ".self_attn.k_proj.",
+    ".attn.c_v.": ".self_attn.v_proj.", ".attn.c_proj.": ".self_attn.o_proj.",
+    ".mlp.c_fc.": ".mlp.fc1.", ".mlp.c_proj.": ".mlp.fc2.",
 }  # fmt: skip
 """nanochat's names of the parameters, and those of transformers"""
 
@@ -82,8 +84,8 @@ CHAT_TEMPLATE = """
 {% endfor %}
 {% if add_generation_prompt %}{{ '<|assistant_start|>' }}{% endif %}
 """
-"""`render_conversation` in Jinja. `generation` marks what the assistant writes: TRL's loss mask, equal to ours.
-Its line breaks and indentation are for reading, and taken out."""
+"""`render_conversation` in Jinja. `generation` marks what the assistant writes: TRL's loss mask, equal to
+ours. Line breaks and indentation are for reading, and taken out."""
 
 
 def export_run(tag: str | None, stage: str, folder: Path | str) -> Path:
@@ -209,7 +211,7 @@ def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def visible_bytes() -> dict[int, str]:
-    """A printable character for each byte, as GPT-2 chose them: its own where it has one, else U+0100 and on."""
+    """A printable character for each byte, as GPT-2 chose: its own where it has one, else U+0100 and on."""
     own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(own)]
     return {byte: chr(byte) for byte in own} | {byte: chr(0x100 + i) for i, byte in enumerate(others)}
@@ -250,7 +252,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
         }
         for name in SPECIAL_TOKENS
     ]  # fmt: skip
-    split = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated", "invert": False}
+    pattern = {"Regex": tokenizer.pattern}
+    split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
     as_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     return {
         "version": "1.0",

@@ -1,13 +1,14 @@
 """nanochat's published models as runs: its tokenizer.pkl, model_NNNNNN.pt and meta_NNNNNN.json.
 
-    import_run("nanochat-d32/", "nanochat-d32/tokenizer.pkl", "d32")      then: nanolab chat --source sft --model-tag d32
+    import_run("nanochat-d32/", "nanochat-d32/tokenizer.pkl", "d32")
 
-The models of October to December 2025 (d20, d32) have nanolab's own architecture: rotary base 10,000, heads of
-128 channels, untied embedding and head, logits soft-capped at 15. Later ones are refused by what they have more.
+and then `nanolab chat --source sft --model-tag d32`. The models of October to December 2025 (d20, d32) have
+nanolab's own architecture: rotary base 10,000, heads of 128 channels, untied embedding and head, logits
+soft-capped at 15. Later ones are refused by the name of what else they have.
 
-Both pickles come from strangers, so neither is unpickled on trust. The tokenizer's is read by an interpreter of
-its own that has no instruction to call anything. The weights' is searched for names it should not have, then
-given to torch with `weights_only=True`; they stay in the file until they are copied out of it, tensor by tensor.
+Both pickles come from strangers, so neither is unpickled on trust. The tokenizer's is read by an interpreter
+that has no instruction to call anything (`unpickle.py`). The weights' is searched for names it should not
+have, then given to torch with `weights_only=True`, and stays in the file until it is copied out of it.
 """
 
 from __future__ import annotations
@@ -45,12 +46,15 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 UNTRUSTED = "Nothing of it was run. Fetch it again from a source you trust."
 MISMATCH = "The model_*.pt, meta_*.json and tokenizer.pkl of one training belong together: fetch all three."
 NEWER = {
-    "value_embeds": "value embeddings", "ve_gate": "gates of value embeddings",
+    "value_embeds": "value embeddings",
+    "ve_gate": "gates of value embeddings",
     "resid_lambdas": "a scale for each layer's residual stream",
     "x0_lambdas": "the embedding added again in each layer",
-    "smear_gate": "each token mixed with the one before", "smear_lambda": "each token mixed with the one before",
-    "backout_lambda": "an earlier layer subtracted at the end", "window_pattern": "attention to a sliding window",
-}  # fmt: skip
+    "smear_gate": "each token mixed with the one before",
+    "smear_lambda": "each token mixed with the one before",
+    "backout_lambda": "an earlier layer subtracted at the end",
+    "window_pattern": "attention to a sliding window",
+}
 """What nanochat's models have gained since January 2026, by the name it has in their files."""
 
 
@@ -151,14 +155,14 @@ def _refuse(path: Path, what: str, advice: str = UNTRUSTED) -> NoReturn:
 
 
 def import_run(folder: Path | str, tokenizer_path: Path | str | None, tag: str, source: str = "sft") -> Path:
-    """A nanochat checkpoint as the stage `source` of the run `tag`, ready for `load_model`; returns its folder.
+    """A nanochat checkpoint as the stage `source` of the run `tag`, for `load_model`; returns its folder.
 
     folder: holds model_NNNNNN.pt and meta_NNNNNN.json; of several steps the last is taken. tokenizer_path:
     tokenizer.pkl, or an imported tokenizer.json; None looks for tokenizer.pkl in `folder` and where nanochat
     keeps it. Weights keep their number format. Padding of the vocabulary is cut off, as nanochat does before
-    it samples. Everything is checked before anything is written. Raises CheckpointError for a checkpoint that
-    is damaged, newer, or does not fit its meta file or tokenizer, DataError for a tokenizer, ConfigError for a
-    stage that the run has already.
+    it samples. Everything is checked before anything is written. Raises CheckpointError for a checkpoint
+    that is damaged, newer, or does not fit its meta file or tokenizer, DataError for a tokenizer, ConfigError
+    for a stage that the run has already.
     """
     if source not in STAGES:
         raise ConfigError(f"there is no stage {source!r}.\nThe stages are {', '.join(STAGES)}.")
@@ -169,7 +173,7 @@ def import_run(folder: Path | str, tokenizer_path: Path | str | None, tag: str, 
     tokenizer = _find_tokenizer(folder, tokenizer_path)
     saved = run / "tokenizer.json"
     if saved.exists() and Tokenizer.load(saved).hash() != tokenizer.hash():
-        raise ConfigError(f"the run {tag!r} has another tokenizer than this model.\nChoose another --model-tag.")
+        raise ConfigError(f"the run {tag!r} has another tokenizer.\nChoose another --model-tag.")
     meta_path = folder / model_path.name.replace("model_", "meta_").replace(".pt", ".json")
     config = read_config(meta_path, step)
     model = _fitted(model_path, read_weights(model_path), config, tokenizer)
@@ -236,7 +240,8 @@ def read_config(path: Path, step: int | None = None) -> GPTConfig:
     if given["sequence_len"] > LONGEST_CONTEXT:
         _refuse(path, f"its context of {given['sequence_len']:,} tokens is more than any nanochat's")
     if step is not None and meta.get("step", step) != step:
-        _refuse(path, f"it belongs to step {shown(str(meta['step']))}, and the weights to step {step}", MISMATCH)
+        found = shown(str(meta["step"]))
+        _refuse(path, f"it belongs to step {found}, and the weights to step {step}", MISMATCH)
     try:
         return GPTConfig(**given)
     except NanolabError as error:
@@ -245,13 +250,14 @@ def read_config(path: Path, step: int | None = None) -> GPTConfig:
 
 def _newer(path: Path, found: Mapping[str, str]) -> CheckpointError:
     """found: name -> as it is shown. Names are explained where they are known."""
-    meanings = {known: meaning for known, meaning in NEWER.items() if known in {n.split(".")[-1] for n in found}}
-    shown = [shown(found[name]) for name in sorted(found)]
-    more = f", {len(shown) - 12} more" if len(shown) > 12 else ""
-    why = f" ({'; '.join(dict.fromkeys(meanings.values()))})" if meanings else ""
+    last = {name.split(".")[-1] for name in found}
+    meanings = dict.fromkeys(meaning for known, meaning in NEWER.items() if known in last)
+    names = [shown(found[name]) for name in sorted(found)]
+    more = f", {len(names) - 8} more" if len(names) > 8 else ""
+    why = f" ({'; '.join(meanings)})" if meanings else ""
     return CheckpointError(
         f"{path} is another model than the nanochat of October to December 2025 that nanolab has: "
-        f"it has {', '.join(shown[:12])}{more}{why}.\n"
+        f"it has {', '.join(names[:8])}{more}{why}.\n"
         "Import one of that time, such as karpathy/nanochat-d32, or run this one with nanochat itself."
     )
 
@@ -266,19 +272,20 @@ def _fitted(path: Path, weights: dict[str, Tensor], config: GPTConfig, tokenizer
             extra[stem] = stem
     if extra:
         raise _newer(path, extra)
+    says = "and its meta file says"
     if len(layers) != config.n_layer:
-        _refuse(path, f"it has {len(layers)} layers, and its meta file says n_layer={config.n_layer}", MISMATCH)
+        _refuse(path, f"it has {len(layers)} layers, {says} n_layer={config.n_layer}", MISMATCH)
     rows, given = tokenizer.get_vocab_size(), config.vocab_size
     for name in ("transformer.wte.weight", "lm_head.weight"):
         if name not in weights:
             _refuse(path, f"it lacks {name}")
         have, *width = weights[name].shape
         if width != [config.n_embd]:
-            _refuse(path, f"{name} has {width} channels, and its meta file says n_embd={config.n_embd}", MISMATCH)
+            _refuse(path, f"{name} has {width} channels, {says} n_embd={config.n_embd}", MISMATCH)
         if not rows <= given <= have or have - rows > LARGEST_PADDING:
             _refuse(
                 path,
-                f"{name} has {have:,} rows, its meta file says vocab_size={given:,}, and the tokenizer has "
+                f"{name} has {have:,} rows, {says} vocab_size={given:,}, and the tokenizer has "
                 f"{rows:,} tokens",
                 MISMATCH,
             )
@@ -287,10 +294,11 @@ def _fitted(path: Path, weights: dict[str, Tensor], config: GPTConfig, tokenizer
     model = _without_memory(replace(config, vocab_size=rows))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in sorted(expected.keys() ^ weights.keys()):
-        _refuse(path, f"it lacks {name}" if name in expected else f"it has {shown(name)}, which has no place", MISMATCH)
+        what = f"it lacks {name}" if name in expected else f"it has {shown(name)}, which has no place"
+        _refuse(path, what, MISMATCH)
     for name, tensor in weights.items():
-        if tuple(tensor.shape) != expected[name]:
-            _refuse(path, f"{name} is {tuple(tensor.shape)}; its meta file asks for {expected[name]}", MISMATCH)
+        if (shape := tuple(tensor.shape)) != expected[name]:
+            _refuse(path, f"{name} is {shape}, and its meta file asks for {expected[name]}", MISMATCH)
     model.load_state_dict(weights, assign=True)
     return model
 
@@ -312,9 +320,7 @@ def _profile(config: GPTConfig, tokenizer: Tokenizer) -> str | None:
     None for a model whose width or context is not what that profile gives.
     """
     digits = next(n for n in range(1, 10) if tokenizer.pattern == split_pattern(n))
-    profile = override(
-        get_profile("gpu"), depth=config.n_layer, vocab_size=config.vocab_size, digits=digits
-    )
+    profile = override(get_profile("gpu"), depth=config.n_layer, vocab_size=config.vocab_size, digits=digits)
     size = (profile.sequence_len, profile.n_embd, profile.n_head, profile.n_head)
     fits = size == (config.sequence_len, config.n_embd, config.n_head, config.n_kv_head)
     return profile.to_json() if fits else None

@@ -1,8 +1,8 @@
 """Pickles from strangers, read without running anything.
 
 Python's own unpickler can call any function it is told to, and can be told to reserve any amount of memory.
-`read_pickle` is an interpreter of the twenty instructions that pickling a tiktoken Encoding takes. None of them
-calls, repeats or nests anything, so there is nothing to misuse and memory grows with the file only.
+`read_pickle` is an interpreter of the two dozen instructions that pickling a tiktoken Encoding takes. None of
+them calls or repeats anything, so there is nothing to misuse and memory grows with the file only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LARGEST_PICKLE = 4 * 2**20
 """bytes; d32's tokenizer, of 65,536 tokens, takes less than one million"""
 DEEPEST_STACK = 5_000
 """values waiting at once: pickle writes dictionaries in batches of 1,000 keys and 1,000 values"""
-LARGEST_MEMO = 400_000
+LARGEST_MEMO = 200_000
 """values remembered for later use; pickle remembers every token once"""
 
 
@@ -32,11 +32,12 @@ class Refused(Exception):
 def read_pickle(data: bytes) -> Any:
     """The value of a pickle made of dicts, texts, bytes, whole numbers and `tiktoken.core.Encoding` alone.
 
-    Raises Refused for anything else; ValueError, LookupError, TypeError or AttributeError where it is damaged.
+    Raises Refused for anything else; ValueError, LookupError or TypeError where it is damaged.
     """
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
+    argument: Any
     for instruction, argument, _ in pickletools.genops(data):
         match instruction.name:
             case "PROTO" | "FRAME":
@@ -87,7 +88,8 @@ def read_pickle(data: bytes) -> Any:
 
 def _class_named(name: str) -> type[Encoding]:
     if name != "tiktoken.core Encoding":
-        raise Refused(f"it asks for {shown(name.replace(' ', '.', 1))}, and only tiktoken's Encoding is let in")
+        asked = shown(name.replace(" ", ".", 1))
+        raise Refused(f"it asks for {asked}, and only tiktoken's Encoding is let in")
     return Encoding
 
 
@@ -100,7 +102,10 @@ def _set_items(target: Any, items: list[Any]) -> None:
 
 def strange_name(data: bytes, allowed: Set[str]) -> str | None:
     """The first thing that a pickle of tensors asks for and that is not in `allowed` ("module name")."""
+    argument: Any
     for instruction, argument, _ in pickletools.genops(data):
+        if instruction.name == "PROTO" and argument != 2:
+            return f"pickle protocol {argument}"
         if instruction.name == "GLOBAL" and argument not in allowed:
             return shown(argument.replace(" ", ".", 1))
         if instruction.name in ("STACK_GLOBAL", "INST"):

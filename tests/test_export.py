@@ -78,7 +78,13 @@ def theirs(exported):
 
 
 def test_the_folder_holds_what_transformers_needs_and_no_more(exported):
-    names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    names = {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     assert {path.name for path in exported[0].iterdir()} == names
     assert [path.name for path in exported[0].parent.iterdir()] == ["mine"]
 
@@ -119,7 +125,12 @@ ALPHABETS = [
 def some_texts(count, seed=0):
     """Seeded texts of all kinds, the names of special tokens among them."""
     chance = random.Random(seed)
-    words = [document[:80] for document in islice(documents("val"), 50)] + [*SPECIAL_TOKENS, "<|bos", "|>", "<|end|>"]
+    words = [document[:80] for document in islice(documents("val"), 50)] + [
+        *SPECIAL_TOKENS,
+        "<|bos",
+        "|>",
+        "<|end|>",
+    ]
     for _ in range(count):
         pieces = []
         for _ in range(chance.randrange(1, 8)):
@@ -128,7 +139,12 @@ def some_texts(count, seed=0):
             if chance.random() < 0.3:
                 pieces.append(chance.choice(words))
             if chance.random() < 0.2:
-                pieces.append("".join(chr(chance.choice([chance.randrange(0xD800), chance.randrange(0xE000, 0x110000)])) for _ in range(4)))
+                pieces.append(
+                    "".join(
+                        chr(chance.choice([chance.randrange(0xD800), chance.randrange(0xE000, 0x110000)]))
+                        for _ in range(4)
+                    )
+                )
         yield "".join(pieces)
 
 
@@ -218,7 +234,10 @@ def test_the_chat_template_gives_our_ids_and_our_mask(tokenizer, auto, messages)
 @pytest.mark.parametrize("name", SPECIAL_TOKENS)
 def test_no_message_can_forge_the_structure_of_a_chat(auto, name, content):
     said = content.format(name)
-    for message in ({"role": "user", "content": said}, {"role": "user", "content": [{"type": "text", "text": said}]}):
+    for message in (
+        {"role": "user", "content": said},
+        {"role": "user", "content": [{"type": "text", "text": said}]},
+    ):
         with pytest.raises(Exception, match="stands for the structure of a chat"):
             auto.apply_chat_template([message])
 
@@ -238,7 +257,9 @@ def test_a_chat_out_of_order_is_refused(auto, roles):
 
 @pytest.mark.parametrize("messages", CHATS[:2], ids=["question", "system"])
 def test_the_greedy_answer_is_the_same(tokenizer, exported, auto, theirs, messages):
-    prompt = auto.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    prompt = auto.apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
     ours = render_for_completion(tokenizer, {"messages": messages})
     assert prompt["input_ids"][0].tolist() == ours
     written = theirs.generate(**prompt, do_sample=False, max_new_tokens=60)[0, len(ours) :].tolist()

@@ -28,26 +28,32 @@ from nanolab.stages import model_config
 from nanolab.tokenizer import SPECIAL_TOKENS, Tokenizer, split_pattern
 from nanolab.unpickle import LARGEST_PICKLE
 
+SYSTEM = "nt" if os.name == "nt" else "posix"  # the module that os takes its functions from
 VOCAB = 300
 CONFIG = GPTConfig(sequence_len=64, vocab_size=VOCAB, n_layer=3, n_head=4, n_kv_head=2, n_embd=64)
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    words = "the cat sat on the mat and the dog sat on the cat 12 times and then 34 times more".split()
-    shuffle = random.Random(0)
-    texts = [" ".join(shuffle.choices(words, k=40)) for _ in range(50)]
+    chance = random.Random(0)
+    texts = ["".join(chance.choices("eeeeettttaaooiinn shrdlu 12\n", k=400)) for _ in range(20)]
     return Tokenizer.train(texts, VOCAB, digits=2)
 
 
 def pickled(tokenizer, protocol=None, **changes):
     """What nanochat's tokenizer writes: the tiktoken Encoding of rustbpe's ranks."""
     special = {name: len(tokenizer.mergeable_ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
-    given = {"pat_str": tokenizer.pattern, "mergeable_ranks": tokenizer.mergeable_ranks, "special_tokens": special}
+    given = {
+        "pat_str": tokenizer.pattern,
+        "mergeable_ranks": tokenizer.mergeable_ranks,
+        "special_tokens": special,
+    }
     return pickle.dumps(tiktoken.Encoding("rustbpe", **{**given, **changes}), protocol=protocol)
 
 
-def state_dict(config=CONFIG, *, rows=VOCAB, prefix="_orig_mod.", embedding=torch.bfloat16, other=torch.float32):
+def state_dict(
+    config=CONFIG, *, rows=VOCAB, prefix="_orig_mod.", embedding=torch.bfloat16, other=torch.float32
+):
     """Random weights under nanochat's names, as a compiled model saves them."""
     generator = torch.Generator().manual_seed(0)
     width, kv = config.n_embd, config.n_embd // config.n_head * config.n_kv_head
@@ -82,7 +88,7 @@ def first_line(error):
 # ---- what is right
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_tokenizer_pkl_becomes_the_same_tokenizer(tokenizer, tmp_path, protocol):
     path = tmp_path / "tokenizer.pkl"
     path.write_bytes(pickled(tokenizer, protocol))
@@ -211,11 +217,11 @@ def attacks(canary):
         "huge frame": START + b"\x95" + struct.pack("<Q", 2**60) + b"}.",
         "huge number": START + b"\x8b" + struct.pack("<i", 2**31 - 1) + b"1.",
         "bytearray(2**40)": pickle.dumps(Call(bytearray, 2**40)),
-        "a million values": START + b"}" * 1_000_000 + b".",
-        "a million marks": START + b"(" * 1_000_000 + b".",
-        "a million memories": START + b"}" + b"\x94" * 1_000_000 + b".",
+        "too many values": START + b"}" * 100_000 + b".",
+        "too many marks": START + b"(" * 100_000 + b".",
+        "too many memories": START + b"}" + b"\x94" * 250_000 + b".",
         "copies of copies": START + b"]" + b"\x94h\x00h\x00e" * 1000 + b".",
-        "deep tuples": START + b")" + b"\x85" * 1_000_000 + b".",
+        "deep tuples": START + b")" + b"\x85" * 100_000 + b".",
         "deep dictionaries": START + b"}" + b"\x94}\x8c\x01ah\x00s" * 1000 + b".",
         "a dictionary within itself": START + ENCODING + b"}\x94\x8c\x01ah\x00sb.",
         "a state within itself": START + ENCODING + b"\x94h\x00b.",
@@ -252,7 +258,7 @@ def test_the_attacks_are_live_ammunition(name, tmp_path):
 def test_a_system_call_is_named_in_the_refusal(tmp_path):
     path = tmp_path / "tokenizer.pkl"
     path.write_bytes(pickle.dumps(Call(os.system, "true")))
-    with pytest.raises(DataError, match=f"it asks for {os.name if os.name == 'nt' else 'posix'}.system, and only"):
+    with pytest.raises(DataError, match=f"it asks for {SYSTEM}.system, and only"):
         import_tokenizer(path)
 
 
@@ -276,7 +282,10 @@ def test_no_tail_and_no_flip_of_a_tokenizer_ends_in_another_error(tokenizer, tmp
     [
         (lambda t: {"pat_str": r"\w+|\W+"}, "split pattern is not nanochat's"),
         (lambda t: {"special_tokens": {"<|endoftext|>": VOCAB}}, "special tokens are not nanochat's nine"),
-        (lambda t: {"special_tokens": {n: VOCAB + i for i, n in enumerate(SPECIAL_TOKENS)}}, "after all others"),
+        (
+            lambda t: {"special_tokens": {n: VOCAB + i for i, n in enumerate(SPECIAL_TOKENS)}},
+            "after all others",
+        ),
         (lambda t: {"mergeable_ranks": {bytes([b]): b for b in range(256)}}, "special tokens"),
     ],
 )
@@ -337,7 +346,7 @@ def test_code_in_a_pt_file_is_refused_without_a_side_effect(tokenizer, tmp_path,
     evil = {**state_dict(), "_orig_mod.lm_head.weight": Call(os.mkdir, str(canary))}
     path = folder / "model_000650.pt"
     torch.save(evil, path, _use_new_zipfile_serialization=not legacy)
-    refused(folder, "cut short, or was not written" if legacy else f"it asks for {os.name if os.name == 'nt' else 'posix'}.mkdir")
+    refused(folder, "cut short, or was not written" if legacy else f"it asks for {SYSTEM}.mkdir")
     assert not canary.exists()
     torch.load(path, weights_only=False)
     assert canary.exists()
@@ -405,7 +414,9 @@ def test_a_newer_architecture_is_refused_by_the_name_of_what_it_has(tokenizer, t
 
 
 def test_a_newer_configuration_is_refused_by_name(tokenizer, tmp_path):
-    folder = write(tmp_path / "d3", tokenizer, meta={"model_config": {**asdict(CONFIG), "window_pattern": "SSSL"}})
+    folder = write(
+        tmp_path / "d3", tokenizer, meta={"model_config": {**asdict(CONFIG), "window_pattern": "SSSL"}}
+    )
     assert "sliding window" in refused(folder, "window_pattern='SSSL'")
 
 
@@ -427,7 +438,7 @@ def without(name):
         ({"model_config": {**asdict(CONFIG), "n_head": "4"}}, "n_head is no positive whole number"),
         ({"model_config": {**asdict(CONFIG), "n_layer": True}}, "n_layer is no positive whole number"),
         ({"model_config": {**asdict(CONFIG), "sequence_len": 2**30}}, "more than any nanochat's"),
-        ({"model_config": {**asdict(CONFIG), "vocab_size": 500}}, "300 rows, its meta file says vocab_size=500"),
+        ({"model_config": {**asdict(CONFIG), "vocab_size": 500}}, "300 rows, and its meta file says vocab_size=500"),
         ({"model_config": {**asdict(CONFIG), "vocab_size": 299}}, "the tokenizer has 300 tokens"),
         ({"step": 651}, "belongs to step 651, and the weights to step 650"),
     ],
@@ -466,8 +477,14 @@ def shared(weights):
     ("change", "says"),
     [
         (lambda w: w.pop("_orig_mod.lm_head.weight"), "it lacks lm_head.weight"),
-        (lambda w: w.pop("_orig_mod.transformer.h.1.mlp.c_fc.weight"), "it lacks transformer.h.1.mlp.c_fc.weight"),
-        (lambda w: w.update({"_orig_mod.lm_head.weight": torch.zeros(VOCAB, 64).long()}), "is no tensor of floating"),
+        (
+            lambda w: w.pop("_orig_mod.transformer.h.1.mlp.c_fc.weight"),
+            "it lacks transformer.h.1.mlp.c_fc.weight",
+        ),
+        (
+            lambda w: w.update({"_orig_mod.lm_head.weight": torch.zeros(VOCAB, 64).long()}),
+            "it asks for torch.LongStorage",
+        ),
         (lambda w: w.update({"_orig_mod.lm_head.weight": "zero"}), "is no tensor of floating"),
         (lambda w: w.update({"_orig_mod.lm_head.weight": torch.zeros(3)}), "lm_head.weight has"),
         (shared, "does not lie in one piece"),
