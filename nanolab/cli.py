@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -427,6 +428,46 @@ def bench(profile: str | None = None, worksheet: bool = True) -> int:
     return 0
 
 
+def import_command(
+    folder: Annotated[Path, tyro.conf.Positional],
+    model_tag: str,
+    source: Source = "sft",
+    tokenizer: Path | None = None,
+) -> int:
+    """Make a run of a nanochat checkpoint: model_NNNNNN.pt, meta_NNNNNN.json and tokenizer.pkl.
+
+    Args:
+        folder: where the checkpoint lies
+        model_tag: the name of the new run
+        source: the stage it was trained in
+        tokenizer: its tokenizer.pkl (default: the one in the folder, or where nanochat keeps it)
+    """
+    from nanolab.nanochat import import_run
+
+    say(f"Imported as {import_run(folder, tokenizer, model_tag, source)}")
+    say(f"Chat with it:  nanolab chat --source {source} --model-tag {model_tag}")
+    return 0
+
+
+def export_command(
+    folder: Annotated[Path, tyro.conf.Positional], source: Source = "rl", model_tag: str | None = None
+) -> int:
+    """Write a trained model as a folder that transformers loads, and with it vLLM, TRL and the hub.
+
+    Args:
+        folder: a new folder
+        source: the stage whose model to write
+        model_tag: the run (default: the newest)
+    """
+    from nanolab.export import export_run
+
+    made = export_run(model_tag, source, folder)
+    say(f'Written to {made}. Load it with transformers (pip install "nanolab[export]"):')
+    say(f"    AutoModelForCausalLM.from_pretrained({str(made)!r})")
+    say(f"    AutoTokenizer.from_pretrained({str(made)!r})")
+    return 0
+
+
 def lab(notebook: str = "00_start_here.ipynb") -> int:
     """Open the course in JupyterLab.
 
@@ -434,7 +475,6 @@ def lab(notebook: str = "00_start_here.ipynb") -> int:
         notebook: the notebook to begin with
     """
     import subprocess
-    from pathlib import Path
 
     folder = Path(__file__).resolve().parent.parent / "notebooks"
     target = folder / notebook
@@ -455,7 +495,7 @@ def run_help() -> int:
 COMMANDS: dict[str, Callable[..., int]] = {
     "run": run_help, "base": base, "mid": mid, "sft": sft, "rl": rl, "chat": chat,
     "eval": evaluate_command, "runs": runs, "download": download, "doctor": doctor, "bench": bench,
-    "lab": lab,
+    "lab": lab, "import": import_command, "export": export_command,
 }  # fmt: skip
 
 
