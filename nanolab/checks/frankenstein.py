@@ -1,0 +1,295 @@
+"""Challenge 4, the Frankenstein model: tokens per byte, spikes, recoveries, and a conclusion.
+
+The functions are tried on made-up logs and texts. What is said of the learner's own runs is held against
+their logs on disk, see `own_runs.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+from nanolab.checks.choosing import choose_one
+from nanolab.checks.core import Misconception, check, check_function
+from nanolab.checks.own_runs import (
+    Rows,
+    conclusion,
+    end_level,
+    fair,
+    recovery_of,
+    saved_of,
+    spike_of,
+    train_losses,
+    validations,
+)
+
+__all__ = [
+    "conclusion", "fair", "recovery", "saved_steps", "spike_height", "tokens_per_byte", "why_sums",
+]  # fmt: skip
+
+# ---- tokens per byte
+
+
+@check
+def tokens_per_byte(function: object) -> str:
+    """Whether the tokens of all texts are divided by the bytes of all texts."""
+    from nanolab.reference import folder
+    from nanolab.tokenizer import Tokenizer, split_pattern
+
+    rng = random.Random(41)
+    ours = Tokenizer.load(folder() / "tokenizer.json")
+    plain = Tokenizer({bytes([byte]): byte for byte in range(256)}, split_pattern())
+    words = [
+        "the cat",
+        "def f(x):\n    return x**2",
+        "Ünïcödé – naïve",
+        "{'a': [1, 2]}",
+        "One morning",
+        "日本語",
+    ]
+    cases: list[tuple[Any, ...]] = []
+    for count in (3, 5, 4, 6):
+        texts = [" ".join(rng.choices(words, k=rng.randint(1, 14))) for _ in range(count)]
+        cases.append((texts, plain if count == 5 else ours))
+    cases.append((["The capit", "al of Fran", "ce is Par", "is."], ours))
+
+    def count_bytes(text: str) -> int:
+        return len(text.encode("utf-8"))
+
+    def right(texts: list[str], tokenizer: Tokenizer) -> float:
+        return sum(len(tokenizer.encode(text)) for text in texts) / sum(map(count_bytes, texts))
+
+    def mean_of_ratios(texts: list[str], tokenizer: Tokenizer) -> float:
+        return sum(len(tokenizer.encode(text)) / count_bytes(text) for text in texts) / len(texts)
+
+    def per_character(texts: list[str], tokenizer: Tokenizer) -> float:
+        return sum(len(tokenizer.encode(text)) for text in texts) / sum(map(len, texts))
+
+    def joined(between: str) -> Any:
+        return lambda texts, tokenizer: right([between.join(texts)], tokenizer)
+
+    glued = (
+        "The texts were joined before they were cut into tokens: at the seams other tokens come out. Encode "
+        "each by itself."
+    )
+    check_function(function, right, cases, [
+        Misconception("That is a mean of ratios: a short text counts as much as a long one. Add up all "
+                      "tokens and all bytes first, then divide once.", mean_of_ratios),
+        Misconception("Characters are not bytes: `é` has two, `日` has three. Count text.encode(\"utf-8\").",
+                      per_character),
+        Misconception("Upside down: that is bytes per token.", lambda *case: 1 / right(*case)),
+        Misconception("Upside down, and characters instead of "
+                      "bytes.", lambda *case: 1 / per_character(*case)),
+        Misconception("A mean of ratios, and upside down.",
+                      lambda texts, t: sum(1 / right([text], t) for text in texts) / len(texts)),
+        Misconception("Only the first text was counted.", lambda texts, t: right(texts[:1], t)),
+        Misconception("That is the number of tokens: it is still to be divided by the bytes.",
+                      lambda texts, t: sum(len(t.encode(text)) for text in texts)),
+        Misconception("Each token was counted once, however often it comes.",
+                      lambda texts, t: right(texts, t) * len({i for x in texts for i in t.encode(x)})
+                      / sum(len(t.encode(x)) for x in texts)),
+        Misconception("That does not use the tokenizer it is given, but the one of the notebook.",
+                      lambda texts, t: right(texts, ours)),
+        *[Misconception(glued, joined(between)) for between in ("", "\n", "\n\n", " ")],
+    ], tolerance=1e-6)  # fmt: skip
+    return "All tokens over all bytes: each byte of text counts once, whichever file it stands in."
+
+
+@check
+def why_sums(answer: object) -> str:
+    """Whether the reason for a ratio of sums is known."""
+    choose_one(answer, "B", {
+        "A": "Both are quick to compute. They answer different questions.",
+        "C": "They do not agree: a file of one short, odd line pulls the mean of ratios as hard as a file of "
+        "a thousand lines.",
+        "D": "UTF-8 gives every text its bytes, and each ratio can be computed. It is their mean that "
+             "misleads.",
+    })  # fmt: skip
+    return "A loss is a mean over tokens, wherever they stand, so its conversion has to be one too."
+
+
+# ---- spikes
+
+
+def made_up_log(rng: random.Random) -> list[dict[str, Any]]:
+    """The log of a run with base, mid and sft, in the form of the real ones, with losses drawn at random."""
+    rows: list[dict[str, Any]] = []
+
+    def measure(stage: str, step: int, nats: float) -> None:
+        found = {"nats": nats, "bits_per_byte": nats * rng.uniform(0.3, 0.9), "tokens": 4096}
+        rows.append({"stage": stage, "step": step, "validation": found})
+
+    def train(stage: str, count: int, start: float, end: float) -> None:
+        for step in range(count):
+            loss = end + (start - end) * math.exp(-6 * step / count) + rng.uniform(-0.2, 0.2)
+            rows.append({"stage": stage, "step": step, "loss": loss, "seconds": rng.random(), "lr": 1.0})
+            if step == count // 2:
+                measure(stage, step + 1, loss + rng.uniform(0.1, 0.3))
+                rows.append({"stage": stage, "step": step + 1, "samples": ["One morning"]})
+
+    measure("base", 0, rng.uniform(7.2, 7.8))
+    train("base", rng.randint(9, 14), 7.5, rng.uniform(2, 4))
+    measure("base", rows[-1]["step"] + 1, rng.uniform(2, 4))
+    measure("mid", 0, rng.uniform(5, 9))
+    train("mid", rng.randint(9, 14), rng.uniform(5, 9), rng.uniform(1, 3))
+    # A peak after the first step, as a rate too high makes it: the spike is what the change of text does.
+    peak = next(row for row in rows if row["stage"] == "mid" and row["step"] == 2 and "loss" in row)
+    peak["loss"] = 9.5 + rng.random()
+    measure("mid", rows[-1]["step"] + 1, rng.uniform(1, 3))
+    train("sft", 5, rng.uniform(2, 3), 1.0)
+    measure("sft", 5, rng.uniform(1, 2))
+    return rows
+
+
+@check
+def spike_height(function: object) -> str:
+    """Whether the spike is the first loss of mid minus the last validation loss of base."""
+    rng = random.Random(42)
+    cases = [(made_up_log(rng),) for _ in range(4)]
+
+    def first(rows: Rows) -> float:
+        return train_losses(rows, "mid")[0]
+
+    def before(rows: Rows) -> float:
+        return validations(rows, "base")[-1]
+
+    check_function(function, spike_of, cases, [
+        Misconception("You subtract the last *training* loss of base. It is of one batch, and so noisy; "
+                      "take the last validation loss.",
+                      lambda rows: first(rows) - train_losses(rows, "base")[-1]),
+        Misconception("You subtract bits per byte from nats per token, apples from pears. Take \"nats\".",
+                      lambda rows: first(rows) - validations(rows, "base", "bits_per_byte")[-1]),
+        Misconception("That is the base before it was trained: take its last validation, not its first.",
+                      lambda rows: first(rows) - validations(rows, "base")[0]),
+        Misconception("That subtracts the last validation of the whole log, which belongs to a later "
+                      "stage. Look at row[\"stage\"].",
+                      lambda rows: first(rows) - validations(rows, "sft")[-1]),
+        Misconception("That is the validation of mid, taken when mid is over.",
+                      lambda rows: first(rows) - validations(rows, "mid")[-1]),
+        Misconception("You take the highest loss of mid. What the change of text does shows in the first "
+                      "one, before any step was taken; later peaks are the training's own.",
+                      lambda rows: max(train_losses(rows, "mid")) - before(rows)),
+        Misconception("You take the last loss of mid: the spike is at its beginning.",
+                      lambda rows: train_losses(rows, "mid")[-1] - before(rows)),
+        Misconception("You take the first loss of the log, which is base's.",
+                      lambda rows: train_losses(rows, "base")[0] - before(rows)),
+        Misconception("The sign is turned round: a rise is "
+                      "positive.", lambda rows: before(rows) - first(rows)),
+        Misconception("That takes the validation of mid before its first step: a fair measure too. But the "
+                      "runs here do not validate mid, so take the loss of its first step.",
+                      lambda rows: validations(rows, "mid")[0] - before(rows)),
+        Misconception("That is the loss after the spike, not the rise: subtract where base stood.", first),
+        Misconception("That is a ratio. Losses are logarithms: their difference is what means something.",
+                      lambda rows: first(rows) / before(rows)),
+    ])  # fmt: skip
+    return "No weight has changed between the two numbers, only the text."
+
+
+# ---- recoveries
+
+
+def falling(rng: random.Random, steps: int, start: float, end: float, noise: float = 0.2) -> list[float]:
+    """A noisy training curve."""
+    return [end + (start - end) * math.exp(-5 * i / steps) + rng.uniform(-noise, noise) for i in range(steps)]
+
+
+@check
+def recovery(function: object) -> str:
+    """Whether the steps until the loss is below a level are counted."""
+    rng = random.Random(43)
+    cases: list[tuple[list[float], float]] = []
+    for level in (6.5, 4.0, 3.0):
+        losses = falling(rng, rng.randint(25, 40), rng.uniform(7, 8), 1.5, noise=0.6)
+        first = int(recovery_of(losses, level))
+        losses[first + 2] = level + 0.4  # goes above it once more
+        cases.append((losses, level))
+    cases.append(([3.0, 2.5, 2.0, 2.0, 1.5], 2.0))
+    cases.append(([1.0, 0.9, 1.2], 1.5))
+    cases.append((falling(rng, 20, 8.0, 4.0), 1.0))
+
+    def never(value: Any) -> Any:
+        def steps(losses: list[float], level: float) -> float:
+            found = recovery_of(losses, level)
+            return found if math.isfinite(found) else float(value(losses))
+
+        return steps
+
+    def last_time(losses: list[float], level: float) -> float:
+        above = [step for step, loss in enumerate(losses) if loss >= level]
+        return math.inf if above and above[-1] == len(losses) - 1 else (above[-1] + 1 if above else 0)
+
+    def plus_one(losses: list[float], level: float) -> float:
+        return recovery_of(losses, level) + 1
+
+    check_function(function, recovery_of, cases, [
+        Misconception("One too many: losses[i] was measured after i steps, since each loss is measured "
+                      "before its own step. Count from 0.", plus_one),
+        Misconception("One too many, and where the loss never gets there, the answer is math.inf.",
+                      lambda losses, level: never(len)(losses, level) + 1),
+        Misconception("\"Below\" means below: a loss that equals the level is not there yet.",
+                      lambda losses, level: recovery_of(losses, math.nextafter(level, math.inf))),
+        Misconception("That waits until the loss stays below the level. Asked is the first time.", last_time),
+        Misconception("It never gets there in this training, and the number of its steps is not when it did. "
+                      "Answer math.inf.", never(len)),
+        Misconception("It never gets there in this training, and the last step is not when it did. "
+                      "Answer math.inf.", never(lambda losses: len(losses) - 1)),
+        Misconception("-1 for \"never\" would look like the fastest of all. Answer math.inf.",
+                      never(lambda losses: -1)),
+        Misconception("0 for \"never\" would look like the fastest of all. Answer math.inf.",
+                      never(lambda losses: 0)),
+        Misconception("That counts all steps above the level, also those after the loss had been below it.",
+                      lambda losses, level: sum(loss >= level for loss in losses)),
+        Misconception("That is the loss at this step. Asked is the number of the step.",
+                      lambda losses, level: next((x for x in losses if x < level), math.inf)),
+        Misconception("That is the first step *above* the level. Turn the comparison round.",
+                      lambda losses, level: next((i for i, x in enumerate(losses) if x > level), math.inf)),
+        Misconception("That is the step of the lowest loss, whatever the level.",
+                      lambda losses, level: losses.index(min(losses))),
+    ])  # fmt: skip
+    return "Losses can be compared by height. With this they can be compared by time, too."
+
+
+@check
+def saved_steps(function: object) -> str:
+    """Whether both recoveries go to one level, that of the from-scratch start."""
+    rng = random.Random(44)
+    cases = []
+    for start, end in ((5.0, 1.4), (8.5, 1.8), (9.5, 2.0), (4.0, 1.0)):
+        scratch = falling(rng, 50, 7.6, 2.4, noise=0.15)
+        # A bad last step: whoever takes it alone for the level finds another one.
+        scratch[-1] += rng.choice((-0.3, 0.3))
+        cases.append((falling(rng, 50, start, end, noise=0.15), scratch))
+
+    def to(level: Any) -> Any:
+        """Both recoveries, to a level found otherwise."""
+        return lambda a, b: recovery_of(b, level(a, b)) - recovery_of(a, level(a, b))
+
+    def each_its_own(a: list[float], b: list[float]) -> float:
+        return recovery_of(b, end_level(b)) - recovery_of(a, end_level(a))
+
+    check_function(function, saved_of, cases, [
+        Misconception("Each curve is measured to its own last level: two runners with two finishing lines. "
+                      "Both have to reach the level of the from-scratch start.", each_its_own),
+        Misconception("The level is that of the start with a base. Take where the from-scratch start ends: "
+                      "that is what is to be reached sooner.", to(lambda a, b: end_level(a))),
+        Misconception("The level is a single loss, the last one, and that is noisy. Take the mean of the "
+                      "last ten.",
+                      to(lambda a, b: b[-1])),
+        Misconception("The level is the mean of the whole curve. Take the last ten losses only.",
+                      to(lambda a, b: sum(b) / len(b))),
+        Misconception("The level is the lowest loss: the luckiest batch of all. Take the mean of the last "
+                      "ten.",
+                      to(lambda a, b: min(b))),
+        Misconception("The sign is turned round: what needs fewer steps has saved some, a positive number.",
+                      lambda a, b: -saved_of(a, b)),
+        Misconception("That is the recovery of the start with a base. How many fewer than from scratch is "
+                      "that?",
+                      lambda a, b: recovery_of(a, end_level(b))),
+        Misconception("That is a difference of losses, in nats. Asked is how many steps.",
+                      lambda a, b: end_level(b) - end_level(a)),
+        Misconception("You subtract from the number of all steps. Subtract from the steps that the "
+                      "from-scratch start takes to the same level.",
+                      lambda a, b: len(b) - recovery_of(a, end_level(b))),
+    ])  # fmt: skip
+    return "One finishing line for both, and a clock: that is what a base is worth."
