@@ -156,7 +156,9 @@ def test_folds_close_and_hints_are_numbered(path):
         == text.count("<summary>")
         == text.count("</summary>")
     )
-    assert "<summary>Hint" in text and re.search("<summary>(?!Hint)", text), "no answer to a question is folded"
+    assert "<summary>Hint" in text and re.search("<summary>(?!Hint)", text), (
+        "no answer to a question is folded"
+    )
 
 
 @every_solution
