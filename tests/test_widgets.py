@@ -203,7 +203,8 @@ def test_the_static_table_says_the_same_without_any_style(bundles, model, tokeni
     token_autopsy(model, tokenizer, TEXT)
     (bundle,) = bundles
     assert {"text/html", "text/plain", "application/vnd.jupyter.widget-view+json"} <= set(bundle)
-    assert "style=" not in bundle["text/html"] and "<script" not in bundle["text/html"]
+    styles = set(re.findall(r'style="([^"]*)"', bundle["text/html"]))
+    assert styles <= {"text-align:left;"} and "<script" not in bundle["text/html"]
     token = examine(model, tokenizer, read(tokenizer, TEXT)[0]).at(3)
     assert f"{bits(token.bits)} {blocks(token.bits)}" in bundle["text/html"]
     assert f"{bits(token.bits)} {blocks(token.bits)}" in bundle["text/plain"]
@@ -381,7 +382,7 @@ def test_a_real_model_answers_and_the_questions_asked_at_once_are_in_the_static_
 ):
     chat(model, tokenizer, say=["the cat", "sat"], max_tokens=8)
     (bundle,) = bundles
-    assert bundle["text/html"].count('<td align="left">model</td>') == 2
+    assert bundle["text/html"].count('<td align="left" style="text-align:left;">model</td>') == 2
     assert "sat" in bundle["text/plain"] and "application/vnd.jupyter.widget-view+json" in bundle
 
 

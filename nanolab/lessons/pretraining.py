@@ -116,10 +116,11 @@ class Growth:
         return "\n".join(" | ".join(row) for row in [["after", *self.prompts], *rows])
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th align="left">{html.escape(prompt)} …</th>' for prompt in self.prompts)
+        left = 'align="left" style="text-align:left"'
+        head = "".join(f"<th {left}>{html.escape(prompt)} …</th>" for prompt in self.prompts)
         lines = []
         for step, *samples in self._rows():
-            cells = "".join(f'<td align="left">{html.escape(sample)}</td>' for sample in samples)
+            cells = "".join(f"<td {left}>{html.escape(sample)}</td>" for sample in samples)
             lines.append(f'<tr><td align="right">{step}</td>{cells}</tr>')
         return f"<table><thead><tr><th>step</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 

@@ -171,7 +171,12 @@ def table(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], caption: str = 
     head, body = _cells(rows)
     lines = [f"<caption>{html.escape(caption)}</caption>"] if caption else []
     if head:
-        lines.append(f"<thead><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr></thead>")
+        sides = ["right" if all(map(_is_number, column)) else "left" for column in zip(*body, strict=True)]
+        cells = [
+            f'<th align="{side}" style="text-align:{side}">{html.escape(name)}</th>'
+            for name, side in zip(head, sides or ["left"] * len(head), strict=True)
+        ]
+        lines.append(f"<thead><tr>{''.join(cells)}</tr></thead>")
     shown = [[_show_value(value) for value in row] for row in body]
     lines.append("<tbody>")
     for row, texts in zip(body, shown, strict=True):

@@ -65,7 +65,8 @@ def blocks(number: float, longest: int = 16) -> str:
 
 def in_html_table(rows: Sequence[Sequence[str]], head: Sequence[str], style: str = "") -> str:
     """A plain HTML table of texts, escaped. `style` of the cells is for tables that a kernel keeps alive."""
-    attributes = f'align="left" style="{style}"' if style else 'align="left"'
+    # GitHub reads the attribute, Jupyter's own style sheet gives way to the style only.
+    attributes = f'align="left" style="text-align:left;{style}"'
 
     def line(cells: Sequence[str], tag: str) -> str:
         columns = "".join(f"<{tag} {attributes}>{html.escape(cell)}</{tag}>" for cell in cells)
