@@ -527,6 +527,15 @@ def test_prompts_from_training_measure_memory():
     assert "you measure memory" in refused(pirate.findings, study, results)
 
 
+def test_results_of_pirates_with_words_of_their_own_pass():
+    study = made_study()
+    results = right_results(study)
+    for _, _, replies in study.asked[0.5]:
+        replies[:] = ["Beep boop." if reply == "Arrr!" else reply for reply in replies]
+    assert "typed in by hand" in refused(pirate.findings, study, results)
+    pirate.findings(study, results, {"arrr", "beep"})
+
+
 def test_the_price_is_taken_from_the_control():
     pirate.forgotten(made_study(), 25.0)
     pirate.forgotten(made_study(), 100 * (0.85 - 0.6))

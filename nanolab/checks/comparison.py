@@ -244,17 +244,17 @@ def _concluded(conclusion: object, wins: int, losses: int, p: float) -> None:
             "seen." if equal else "",
         )  # fmt: skip
     ahead = "mine" if wins > losses else "theirs"
-    count = f"{max(wins, losses)} of {wins + losses}"
+    count = f"{max(wins, losses)} of {wins + losses} for {ahead}" if wins != losses else f"{wins} each"
     if said == "not shown" and p < LEVEL:
-        raise Wrong(f'"not shown", though p = {p:.2g} is below {LEVEL}.', got=f"{count} for {ahead}",
+        raise Wrong(f'"not shown", though p = {p:.2g} is below {LEVEL}.', got=count,
                     cause="Luck alone hardly does that: this vote shows a difference.")  # fmt: skip
     if said != "not shown" and p >= LEVEL:
         raise Wrong(
-            f'"{said}" is not shown: p = {p:.2g}.', got=f"{count} for {ahead}",
+            f'"{said}" is not shown: p = {p:.2g}.', got=count,
             cause=f"A lead is no proof: equal models give one as clear as this in {p:.0%} of such votes.",
         )  # fmt: skip
     if said != "not shown" and said != ahead:
-        raise Wrong(f'"{said}", though {ahead} was preferred.', got=f"{count} for {ahead}",
+        raise Wrong(f'"{said}", though {ahead} was preferred.', got=count,
                     cause="A small p says that there is a difference; the counts say in whose "
                     "favour.")  # fmt: skip
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nanolab.checks.core import NotAttempted, Wrong, check, compare, diagnose_value, same, shown
+from nanolab.checks.core import Wrong, check, compare, diagnose_value, same, shown
 from nanolab.lessons import pirates
 
 
 @check
-def findings(study: Any, results: object) -> str:
+def findings(study: Any, results: object, words: Iterable[str] = pirates.WORDS) -> str:
     """`{share: {"pirate": share of pirate replies, "recall": share of facts}}`, as the study has it."""
+    heard = frozenset(words)
     if not isinstance(results, Mapping):
         raise Wrong(
             "the results should be a dictionary with an entry for each share.", got=shown(results, 80)
@@ -25,8 +26,8 @@ def findings(study: Any, results: object) -> str:
             raise Wrong(
                 f'the entry for {share:g} should have "pirate" and "recall", and no more.', got=shown(row, 80)
             )
-        _pirate_found(study, share, row["pirate"])
-        _recall_found(study, share, row["recall"])
+        _pirate_found(study, share, row["pirate"], heard)
+        _recall_found(study, share, row["recall"], heard)
     low, high = results[min(study.shares)], results[max(study.shares)]
     return (
         f"Piratical replies went from {low['pirate']:.0%} to {high['pirate']:.0%}, "
@@ -34,7 +35,7 @@ def findings(study: Any, results: object) -> str:
     )
 
 
-def _recall_found(study: Any, share: float, got: object) -> None:
+def _recall_found(study: Any, share: float, got: object, words: frozenset[str]) -> None:
     recall = study.recall(share)
     wrong: dict[str, object] = {
         "Per cent: a share goes from 0 to 1.": 100 * recall,
@@ -44,13 +45,13 @@ def _recall_found(study: Any, share: float, got: object) -> None:
         wrong[f"That is the recall of the model {pirates.title(name)!r}: which model was asked?"] = (
             study.recall(name)
         )
-    exchanged = [value for value in _windows(study.asked.get(share, [])) if same(got, value, 1e-3)]
+    exchanged = [value for value in _windows(study.asked.get(share, []), words) if same(got, value, 1e-3)]
     if exchanged:
         wrong["That is the share of pirates: are `pirate` and `recall` exchanged?"] = exchanged[0]
     diagnose_value(got, recall, wrong, tolerance=0.001, what=f"with {pirates.title(share)}, the recall")
 
 
-def _pirate_found(study: Any, share: float, got: object) -> None:
+def _pirate_found(study: Any, share: float, got: object, words: frozenset[str]) -> None:
     asked, tests = study.asked.get(share, []), set(pirates.TEST_PROMPTS)
     what = f"with {pirates.title(share)}, the share of pirate replies"
     if not asked:
@@ -60,39 +61,41 @@ def _pirate_found(study: Any, share: float, got: object) -> None:
             cause=f"Only {pirates.title(others[0])!r} was asked: use `study.ask(share)` for each share."
             if others else "Typed in by hand? Measure it: `pirate_share(study.ask(share), ...)`.",
         )  # fmt: skip
-    windows = _windows([entry for entry in asked if set(entry[0]) <= tests])
+    windows = _windows([entry for entry in asked if set(entry[0]) <= tests], words)
     if any(same(got, value, 1e-3) for value in windows):
         return
     elsewhere = [entry for entry in asked if not set(entry[0]) <= tests]
     memory = (
         "Other prompts were asked than `pirates.TEST_PROMPTS`: on prompts from training you measure memory."
     )
-    wrong = [(memory, value) for value in _windows(elsewhere)]
+    wrong = [(memory, value) for value in _windows(elsewhere, words)]
     wrong += [("Per cent: a share goes from 0 to 1.", 100 * value) for value in windows]
     for name in study.asked:
         which = f"That is what the model {pirates.title(name)!r} gave: which model was asked?"
-        wrong += [(which, value) for value in _windows(study.asked[name]) if name != share]
+        wrong += [(which, value) for value in _windows(study.asked[name], words) if name != share]
     wrong.append(("That is the recall: are `pirate` and `recall` exchanged?", study.recall(share)))
     cause = next((text for text, value in wrong if same(got, value, 1e-3)), "")
+    if not windows:
+        raise Wrong(
+            f"{what} is not measured on `pirates.TEST_PROMPTS`.", got=shown(got), cause=cause or memory
+        )
     by_hand = (
         "No replies of this model give that number. Was it typed in by hand, or left from an earlier run?"
     )
-    compare(got, windows[-1] if windows else -1.0, what, 1e-3, cause=cause or by_hand)
-    raise NotAttempted("ask all of `pirates.TEST_PROMPTS`.")
+    compare(got, windows[-1], what, 1e-3, cause=cause or by_hand)
 
 
-def _windows(asked: Sequence[tuple[tuple[str, ...], int, list[str]]]) -> list[float]:
+def _windows(asked: Sequence[tuple[tuple[str, ...], int, list[str]]], words: frozenset[str]) -> list[float]:
     """The share of pirates over each run of consecutive calls that covers 10 replies or more."""
-    return list(_over_windows(asked))
-
-
-def _over_windows(asked: Sequence[tuple[tuple[str, ...], int, list[str]]]) -> Iterator[float]:
-    for start in range(len(asked)):
+    heard = [[pirates.sounds_piratical(reply, words) for reply in replies] for _, _, replies in asked]
+    found = []
+    for start in range(len(heard)):
         verdicts: list[bool] = []
-        for _, _, replies in asked[start:]:
-            verdicts += map(pirates.sounds_piratical, replies)
+        for some in heard[start:]:
+            verdicts += some
             if len(verdicts) >= 10:
-                yield sum(verdicts) / len(verdicts)
+                found.append(sum(verdicts) / len(verdicts))
+    return found
 
 
 @check
