@@ -470,7 +470,7 @@ def load_model(
     for value, choices in ((source, STAGES), (phase, ("eval", "train"))):
         if value not in choices:
             raise ConfigError(f"{value!r} is not one of {', '.join(choices)}.")
-    run = run_dir(model_tag or _latest_tag(source))
+    run = run_dir(model_tag or latest_tag(source))
     found = _find(run, source, step)
     if found is None:
         raise _missing(run, source, step)
@@ -490,8 +490,11 @@ def load_model(
     return model.to(device or "cpu").train(phase == "train"), tokenizer, meta
 
 
-def _latest_tag(stage: str) -> str:
-    """The newest run that has the stage; the newest of all, to say what it lacks, where none has."""
+def latest_tag(stage: str) -> str:
+    """The newest run that has the stage; the newest of all, to say what it lacks, where none has.
+
+    Raises CheckpointError when there is no run.
+    """
     runs = list_runs()
     if not runs:
         where = home() / "runs"

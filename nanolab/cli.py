@@ -332,11 +332,12 @@ def evaluate_command(
         count: questions per measure
         seed: of the sampled measure
     """
-    from nanolab.checkpoint import list_runs, load_model
+    from nanolab.checkpoint import latest_tag, load_model
     from nanolab.report import evaluate
 
-    model, tokenizer, meta = load_model(source, model_tag=model_tag)
-    data = profile_for(model_tag or list_runs()[0].tag, None).source
+    tag = model_tag or latest_tag(source)
+    model, tokenizer, meta = load_model(source, model_tag=tag)
+    data = profile_for(tag, None).source
     say(f"{source} model at step {meta['step']}, {model.num_parameters():,} parameters")
     for name, score in evaluate(model, tokenizer, count=count, seed=seed, source=data):
         say(

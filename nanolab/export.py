@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from nanolab.checkpoint import find_checkpoint, list_runs
+from nanolab.checkpoint import find_checkpoint, latest_tag
 from nanolab.errors import CheckpointError, ConfigError
 from nanolab.paths import run_dir
 from nanolab.profiles import STAGES
@@ -91,16 +91,17 @@ ours. Line breaks and indentation are for reading, and taken out."""
 def export_run(tag: str | None, stage: str, folder: Path | str) -> Path:
     """Write the newest checkpoint of a stage to `folder`, which must be new or empty, and return it.
 
-    tag: None is the most recently written run. The folder appears whole or not at all. Weights keep their
-    number format and pass through memory 16 MB at a time. Raises CheckpointError for a checkpoint that is
-    missing, damaged or does not fit its tokenizer, or a full disk; ConfigError for a folder in use.
+    tag: None is the most recently written run that has the stage. The folder appears whole or not at all.
+    Weights keep their number format and pass through memory 16 MB at a time. Raises CheckpointError for a
+    checkpoint that is missing, damaged or does not fit its tokenizer, or a full disk; ConfigError for a
+    folder in use.
     """
     if stage not in STAGES:
         raise ConfigError(f"there is no stage {stage!r}.\nThe stages are {', '.join(STAGES)}.")
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty.\nName a folder that does not exist yet.")
-    run = run_dir(tag or _newest_tag())
+    run = run_dir(tag or latest_tag(stage))
     checkpoint = find_checkpoint(run, stage)
     tokenizer = Tokenizer.load(run / "tokenizer.json")
     meta = json.loads((checkpoint / "meta.json").read_text(encoding="utf-8"))
@@ -132,13 +133,6 @@ def export_run(tag: str | None, stage: str, folder: Path | str) -> Path:
     finally:
         shutil.rmtree(half, ignore_errors=True)
     return folder
-
-
-def _newest_tag() -> str:
-    runs = list_runs()
-    if not runs:
-        raise CheckpointError("there is no trained model yet.\nTrain one with: nanolab run")
-    return runs[0].tag
 
 
 # ---- the weights

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from checking import refused
 
-from nanolab.checks import NotAttempted, Wrong, broken_runs
+from nanolab.checks import NotAttempted, broken_runs
 from nanolab.grpo import group_advantages
 from nanolab.lessons import broken
 from nanolab.tasks.gsm8k import extract_answer
@@ -18,12 +19,6 @@ from nanolab.tasks.gsm8k import extract_answer
 
 def patient(case: str):
     return SimpleNamespace(case=case, curves={"train": [(1, 7.6), (2, 0.02)]})
-
-
-def refused(check, *answers) -> str:
-    with pytest.raises(Wrong) as caught:
-        check(*answers)
-    return str(caught.value)
 
 
 # ---- naming the fault

@@ -7,17 +7,11 @@ import random
 from types import SimpleNamespace
 
 import pytest
+from checking import refused
 
-from nanolab.checks import NotAttempted, Wrong, comparison
+from nanolab.checks import NotAttempted, comparison
 from nanolab.lessons import comparing
 from nanolab.lessons.comparing import PROMPTS, Ballot, quick_judge
-
-
-def refused(check, *answers) -> str:
-    with pytest.raises(Wrong) as caught:
-        check(*answers)
-    return str(caught.value)
-
 
 # ---- task 1
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 
+import checking
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from checking import waits
 from sklearn.decomposition import PCA
 
-from nanolab.checks import NotAttempted, Wrong
 from nanolab.checks import cartography as maps
 from nanolab.checks import embeddings as checks
 from nanolab.lessons.cartography import ANIMALS, COUNTRIES, STATEMENTS
@@ -25,14 +26,7 @@ tok = TOKENIZER
 
 def refused(check, *answers) -> str:
     """What a check says to a wrong answer, in small letters."""
-    with pytest.raises(Wrong) as caught:
-        check(*answers)
-    return str(caught.value).lower()
-
-
-def waits(check, *answers) -> None:
-    with pytest.raises(NotAttempted):
-        check(*answers)
+    return checking.refused(check, *answers).lower()
 
 
 @functools.cache

@@ -7,11 +7,14 @@ import math
 import random
 from dataclasses import replace
 
+import checking
 import pytest
+from checking import waits
 
-from nanolab.checks import NotAttempted, Wrong
 from nanolab.checks import frankenstein as checks
 from nanolab.checks.own_runs import findings
+from nanolab.course import Course
+from nanolab.errors import CheckpointError
 from nanolab.lessons import frankenstein as lesson
 from nanolab.paths import run_dir
 from nanolab.profiles import get_profile, override
@@ -23,14 +26,7 @@ WORLD = override(get_profile("smoke"), data="tinyworld")
 
 def refused(check, *answers) -> str:
     """What a check says to a wrong answer, in small letters."""
-    with pytest.raises(Wrong) as caught:
-        check(*answers)
-    return str(caught.value).lower()
-
-
-def waits(check, *answers) -> None:
-    with pytest.raises(NotAttempted):
-        check(*answers)
+    return checking.refused(check, *answers).lower()
 
 
 # ---- a fair comparison
@@ -311,3 +307,53 @@ def test_every_statement_of_the_notebook_is_looked_up():
     rng = random.Random(1)
     rows = checks.made_up_log(rng)
     assert findings(dict.fromkeys(lesson.STARTS, rows)).keys() == lesson.STATEMENTS.keys()
+
+
+# ---- the runs
+
+
+def tiny(tmp_path):
+    """A course at smoke size whose text is a file of a few lines, with a plan of very few steps."""
+    (tmp_path / "texts").mkdir()
+    for number in range(40):
+        (tmp_path / "texts" / f"{number}.txt").write_text(
+            f"Number {number} is followed by {number + 1}.\n" * 9
+        )
+    course = Course("smoke")
+    profile = override(lesson.plan(course, NOTEBOOKS), depth=1, data=str(tmp_path / "texts"))
+    for stage in ("base", "mid"):
+        small = {"num_iterations": 2, "total_batch_size": 128, "device_batch_size": 2, "max_seq_len": 64}
+        profile = override(profile, stage, eval_tokens=128, **small)
+    return course, profile
+
+
+def test_a_finished_start_is_kept_and_the_log_has_what_the_check_reads(tmp_path):
+    course, profile = tiny(tmp_path)
+    for _ in range(2):  # the notebook, run twice
+        lesson.open_scratch(course, profile, NOTEBOOKS)
+        mid = lesson.open_mid("scratch")
+        steps = [record.index for _, record in lesson.watch_mids({"scratch": mid})]
+        rows = mid.log.rows()
+        assert checks.spike_of(rows) == pytest.approx(lesson.losses(rows, "mid")[0] - math.log(2048), abs=0.3)
+    assert steps == []
+    assert len(lesson.losses(rows, "mid")) == 2
+
+
+def test_another_plan_begins_anew(tmp_path):
+    course, profile = tiny(tmp_path)
+    lesson.open_scratch(course, profile, NOTEBOOKS)
+    for _ in lesson.open_mid("scratch").steps():
+        pass
+    lesson.open_scratch(course, override(profile, seed=7), NOTEBOOKS)
+    assert lesson.open_mid("scratch").start == 0
+
+
+def test_mid_does_not_start_from_half_a_base(tmp_path):
+    course, profile = tiny(tmp_path)
+    with pytest.raises(CheckpointError, match="there is no base yet"):
+        lesson.open_mid("world")
+    steps = lesson.open_base(course, profile, NOTEBOOKS, "world").steps()
+    next(steps)
+    steps.close()
+    with pytest.raises(CheckpointError, match="has taken 1 of 2 steps"):
+        lesson.open_mid("world")

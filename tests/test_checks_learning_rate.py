@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
+from checking import refused
 
-from nanolab.checks import NotAttempted, Wrong, learning_rate
+from nanolab.checks import NotAttempted, learning_rate
 from nanolab.lessons.sweeps import SweepRun, marks_of
 
 MARKS = marks_of(50)
@@ -34,12 +35,6 @@ def runs():
 @pytest.fixture
 def adamw():
     return made("AdamW", {0.0002: 3.4, 0.001: 3.2, 0.004: 3.1, 0.02: 4.7}, shift=0.05)
-
-
-def refused(check, *answers) -> str:
-    with pytest.raises(Wrong) as caught:
-        check(*answers)
-    return str(caught.value)
 
 
 def loss_at(losses, step):

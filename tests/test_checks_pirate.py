@@ -8,19 +8,14 @@ import re
 from itertools import chain, count
 
 import pytest
+from checking import refused
 
-from nanolab.checks import NotAttempted, Wrong, pirate
+from nanolab.checks import NotAttempted, pirate
 from nanolab.data import ConversationBatches
 from nanolab.lessons import pirates
 from nanolab.lessons.finetuning import without_ends
 from nanolab.lessons.pirates import WORDS, turn
 from nanolab.tasks import CustomJSON, FactRecall, TaskMixture, TinyTalk
-
-
-def refused(check, *answers) -> str:
-    with pytest.raises(Wrong) as caught:
-        check(*answers)
-    return str(caught.value)
 
 
 def message(role, content):

@@ -82,8 +82,9 @@ def open_scratch(course: Course, profile: Profile, tokenizer: Tokenizer) -> Supe
     """The start that has read nothing: the random weights of the base stage, measured and saved at step 0."""
     stage = open_base(course, profile, tokenizer, "scratch")
     if find_checkpoint(stage.run, "base", missing_ok=True) is None:
-        stage.log.add(stage="base", step=0, validation=asdict(stage.validation()))
         stage.save(0)
+    # A stage that opens at step 0 forgets what was logged at it, so this is measured each time.
+    stage.log.add(stage="base", step=0, validation=asdict(stage.validation()))
     return stage
 
 

@@ -55,7 +55,7 @@ TEST_PROMPTS = (
 """What the models are asked in the end. None of it may be in the examples, in any spelling."""
 
 SHARES = (0.0, 0.1, 0.5)
-RATE = 0.5
+RATE = 0.3
 """of the rates that the model was made with: a finished model is bent, not made anew"""
 BEFORE = "before"
 """what `Study.ask` and `Study.recall` call the model that the trainings began with"""

@@ -148,9 +148,7 @@ class TinyGSM(_TinyTask):
 
     def get_example(self, index: int) -> Conversation:
         made = problem(self._rng(index), self.split, self.steps)
-        answer: Any = calls_to_parts(made.answer_text)
-        if self.in_head:
-            answer = "".join(part["text"] for part in answer if part["type"] == "text")
+        answer = made.in_head if self.in_head else calls_to_parts(made.answer_text)
         return {
             "messages": [
                 {"role": "user", "content": made.question},

@@ -7,7 +7,6 @@ dialogues for the language; sums, worked problems and spelling, so that the chat
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from zlib import crc32
@@ -17,8 +16,6 @@ from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, by_subject, cap
 from nanolab.tinyworld.problems import OPERATION_WORDS, number_word, problem, sum_pair
 from nanolab.tinyworld.stories import dialogue, explanation, story
 from nanolab.tinyworld.words import held_out, spelling_words
-
-_CALL = re.compile(r"<<.*?>>")
 
 SHARES = {
     "entry": 47,
@@ -173,7 +170,7 @@ def _sum_sentence(rng: random.Random) -> str:
 def problems(rng: random.Random) -> str:
     """Three to six worked word problems, as in a school book, with training's pairs of numbers only."""
     drawn = [problem(rng, "train") for _ in range(3 + int(rng.random() * 4))]
-    return "\n".join(f"{one.question}\n{_CALL.sub('', one.answer_text.splitlines()[0])}" for one in drawn)
+    return "\n".join(f"{one.question}\n{one.in_head.splitlines()[0]}" for one in drawn)
 
 
 def letters(rng: random.Random) -> str:

@@ -11,6 +11,7 @@ at least put together, but not remembered.
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from functools import cache
 from zlib import crc32
@@ -238,6 +239,11 @@ class Problem:
     question: str
     answer_text: str
     answer: int
+
+    @property
+    def in_head(self) -> str:
+        """The worked answer without its calculator calls: `3 + 4 = 7`."""
+        return re.sub("<<.*?>>", "", self.answer_text)
 
 
 def held_out_pair(a: int, operation: str, b: int) -> bool:
