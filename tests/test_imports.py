@@ -16,10 +16,10 @@ PACKAGE = Path(nanolab.__file__).resolve().parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 LOW = {
-    "errors", "paths", "profiles", "compute", "tokenizer", "bpe", "chat", "calculator", "model", "optim",
+    "errors", "paths", "ranks", "profiles", "compute", "tokenizer", "bpe", "chat", "calculator", "model", "optim",
     "tasks", "tinyworld",
 }  # fmt: skip
-MIDDLE = {"corpus", "data", "train", "engine", "evals", "autopsy", "checkpoint", "hub"}
+MIDDLE = {"corpus", "data", "train", "engine", "evals", "autopsy", "checkpoint", "hub", "shared_engine"}
 HIGH = {"stages", "grpo"}
 TOP = {
     "doctor", "bench", "report", "viz", "widgets", "expect", "reference", "course", "lessons", "checks", "cli",
