@@ -71,6 +71,8 @@ def joined() -> Iterator[None]:
 
     patience = timedelta(seconds=float(os.environ.get("NANOLAB_TIMEOUT") or PATIENCE))
     store, number, size = next(dist.rendezvous("env://", timeout=patience))
+    # A process that joins a second time must not read what the first time left in the store.
+    store = dist.PrefixStore(f"nanolab-{store.add(f'nanolab-{number}', 1)}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=patience)
     # torchrun ends the other processes by SIGTERM when one has failed.
@@ -103,7 +105,7 @@ def _on_terminate(number: int, frame: object) -> None:
 def _first_to_report(store: Any) -> bool:
     """Whether no other process has reported an error yet; so too when nobody can be asked any more."""
     try:
-        return store.add("nanolab/reports", 1) == 1
+        return store.add("reports", 1) == 1
     except RuntimeError:
         return True
 
@@ -136,11 +138,6 @@ def total(value: float) -> float:
     number = torch.tensor(value, dtype=torch.float64)
     sum_(number)
     return number.item()
-
-
-def from_main(value: float) -> float:
-    """Rank 0's `value`, in all processes."""
-    return total(value if is_main() else 0.0)
 
 
 def anyone(flag: bool) -> bool:
@@ -203,40 +200,15 @@ def check_alike(**facts: Any) -> None:
             )
 
 
-def check_batch(total_batch_size: int, rows: int, context: int) -> None:
-    """Raises ConfigError unless every process gets equally many micro-batches of `rows` rows in a step."""
-    each, rest = divmod(total_batch_size, world_size() * context)
-    if world_size() == 1 or (not rest and each % rows == 0):
-        return
-    fitting = [] if rest else [r for r in range(1, rows) if each % r == 0]
-    raise ConfigError(
-        f"total_batch_size={total_batch_size} tokens cannot be dealt to {world_size()} processes: with "
-        f"device_batch_size={rows} and max_seq_len={context} it must be a multiple of "
-        f"{world_size()} * {rows} * {context} = {world_size() * rows * context}.\n"
-        + (f"Use --device-batch-size {fitting[-1]}." if fitting else "Use another number of processes.")
-    )
-
-
-def own_device(name: str) -> str:
-    """The device `name` for this process: a GPU of its own if it is to be a GPU.
-
-    Raises ConfigError where there is none for it.
-    """
-    if world_size() == 1:
-        return name
+def own_gpu(available: int) -> int:
+    """The GPU of this process, of those its machine has. Raises ConfigError where there are too few."""
     import torch
 
-    kind = name.split(":")[0]
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind == "mps":
-        raise ConfigError("several processes cannot share a Mac's GPU.\nUse --device cpu, or one process.")
     local = int(os.environ["LOCAL_RANK"])
-    if kind == "cuda" and local >= torch.cuda.device_count():
+    if local >= available:
         raise ConfigError(
-            f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}.\n"
-            f"Use --nproc_per_node={max(1, torch.cuda.device_count())}, or --device cpu."
+            f"process {local} of this machine has no GPU: there are {available}.\n"
+            f"Use --nproc_per_node={available}, or --device cpu."
         )
-    if kind == "cuda":
-        torch.cuda.set_device(local)
-    return f"cuda:{local}" if kind == "cuda" else kind
+    torch.cuda.set_device(local)
+    return local

@@ -295,7 +295,7 @@ class SupervisedStage(Stage):
 
     def prepare_data(self) -> None:
         plan = self.profile.plan(self.name)
-        ranks.check_batch(plan.total_batch_size, plan.device_batch_size, plan.max_seq_len)
+        plan.check_dealt(ranks.world_size())
         self.batches = self.batches_of("train")
 
     def batches_of(self, split: str) -> PackedBatches | ConversationBatches:
@@ -383,10 +383,10 @@ def open_stage(
     kind = ReinforcementStage if stage == "rl" else SupervisedStage
     if ranks.world_size() == 1:
         return kind(profile, stage, tag, **options)
-    compute = choose_compute(ranks.own_device(profile.device), profile.dtype)
-    # The format was measured, and may come out differently in each process: rank 0's counts.
-    in_bf16 = ranks.from_main(compute.dtype == torch.bfloat16)
-    compute = replace(compute, dtype=torch.bfloat16 if in_bf16 else torch.float32)
+    compute = choose_compute(profile.device, profile.dtype)
+    # Where the format was measured, the processes may differ: bf16 must have won in all of them.
+    if ranks.anyone(compute.dtype == torch.float32):
+        compute = replace(compute, dtype=torch.float32)
     with ranks.main_first():
         work = kind(profile, stage, tag, compute=compute, **options)
     ranks.check_alike(

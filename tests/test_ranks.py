@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -11,13 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from ranks_main import easy_reward
 
 from nanolab import ranks
 from nanolab.checkpoint import find_checkpoint, load_checkpoint, load_model
+from nanolab.cli import main
 from nanolab.errors import ConfigError
 from nanolab.model import GPT
-from nanolab.profiles import Profile
+from nanolab.profiles import Profile, StagePlan
 from nanolab.stages import Log, model_config
+from nanolab.tasks.tiny import TinyGSM
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="torchrun and SIGKILL: macOS and Linux"),
@@ -25,14 +30,16 @@ pytestmark = [
 ]
 
 HERE = Path(__file__).resolve().parent
+NANOLAB = ["-m", "nanolab"]
+HELPER = [str(HERE / "ranks_main.py")]
 STEPS = 20
-HELPER = {"main": (str(HERE / "ranks_main.py"),)}
 BASE = [
     "--profile", "smoke", "--device", "cpu", "--dtype", "float32", "--num-iterations", str(STEPS),
     "--depth", "1", "--vocab-size", "400", "--max-seq-len", "64", "--total-batch-size", "512",
     "--device-batch-size", "2", "--save-every", "8", "--eval-every", "10",
 ]  # fmt: skip
-RL = ["--num-iterations", str(STEPS), "--num-samples", "4", "--max-new-tokens", "12", "--init-lr-frac", "1"]
+# Batches of the same answers in one process and in two: what is sampled hangs on the last digit.
+RL = ["--num-iterations", str(STEPS), "--num-samples", "4", "--max-new-tokens", "12", "--device-batch-size", "8"]
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +54,42 @@ def folder(tmp_path_factory):
     return folder
 
 
-def program(folder, arguments, *, processes=1, main=("-m", "nanolab"), **environment):
-    """Run nanolab in so many processes; returns the finished torchrun."""
-    environment = {
-        **os.environ, "NANOLAB_HOME": str(folder), "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]), **environment,
-    }  # fmt: skip
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command = [sys.executable, *(torchrun if processes > 1 else []), *main, *arguments]
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-def base(folder, tag, **options):
-    """Train the base model; the tokenizer is made once."""
+def base(folder, tag):
+    """The command that trains a base model; the tokenizer is made once."""
     made, own = (folder / "runs" / name / "tokenizer.json" for name in ("one", tag))
     if made.exists() and not own.exists():
         own.parent.mkdir()
         shutil.copy(made, own)
-    return program(folder, ["base", "--model-tag", tag, "--data", str(folder / "texts"), *BASE], **options)
+    return ["base", "--model-tag", tag, "--data", str(folder / "texts"), *BASE]
+
+
+def rl(folder, tag):
+    """The command that trains the base model of the run "one" by reinforcement."""
+    run = folder / "runs" / tag
+    shutil.copytree(folder / "runs" / "one", run)
+    (run / "base").rename(run / "sft")
+    return ["rl", "--model-tag", tag, *RL]
+
+
+def alone(folder, arguments):
+    """Run a command in this process; returns what it printed."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setenv("NANOLAB_HOME", str(folder))
+        patch.setattr(TinyGSM, "reward", easy_reward)
+        assert main(arguments) == 0
+    return printed.getvalue()
+
+
+def together(folder, arguments, program=HELPER, **environment):
+    """Run a command in two processes; returns the finished torchrun."""
+    paths = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "NANOLAB_HOME": str(folder), "PYTHONPATH": paths, **environment}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return subprocess.run(
+        [*torchrun, *program, *arguments],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
 
 
 def rows(folder, tag, stage, key):
@@ -83,24 +106,28 @@ def weights(folder, tag, stage):
 
 
 def assert_alike(folder, one, other, stage):
-    """Equal as a whole: AdamW turns rounding into whole steps where a gradient is next to nothing."""
+    """Equal as a whole: the optimizers turn rounding into whole steps where a gradient is almost nothing."""
     left, right = weights(folder, one, stage), weights(folder, other, stage)
     for name in left:
-        assert (left[name] - right[name]).norm() <= 1e-4 * left[name].norm(), name
+        assert (left[name] - right[name]).norm() <= 1e-3 * left[name].norm(), name
 
 
 @pytest.fixture(scope="module")
 def one(folder):
-    done = base(folder, "one")
+    return alone(folder, base(folder, "one"))
+
+
+@pytest.fixture(scope="module")
+def two(folder, one):
+    done = together(folder, base(folder, "two"), NANOLAB)
     assert done.returncode == 0, done.stderr
     return done
 
 
 @pytest.fixture(scope="module")
-def two(folder):
-    done = base(folder, "two", processes=2)
-    assert done.returncode == 0, done.stderr
-    return done
+def rl_then_ctrl_c(folder, one):
+    commands = [*rl(folder, "rl-two"), "then", *base(folder, "stopped")]
+    return together(folder, commands, FAULT="INTERRUPT 1 5")
 
 
 def test_base_by_two_processes_equals_base_by_one(folder, one, two):
@@ -123,7 +150,7 @@ def test_only_the_first_process_talks(one, two):
     def without_times(text):
         return [line.split(" | dt: ")[0] for line in text.splitlines()]
 
-    assert without_times(two.stdout) == without_times(one.stdout)
+    assert without_times(two.stdout) == without_times(one)
     assert "nanolab" not in two.stderr
 
 
@@ -134,13 +161,8 @@ def test_a_checkpoint_of_two_processes_opens_in_one(folder, two, monkeypatch):
     assert model(torch.tensor([tokenizer.encode("Line 3")])).isfinite().all()
 
 
-def test_rl_by_two_processes_equals_rl_by_one(folder, one):
-    for tag, processes in (("rl-one", 1), ("rl-two", 2)):
-        run = folder / "runs" / tag
-        shutil.copytree(folder / "runs" / "one", run)
-        (run / "base").rename(run / "sft")
-        done = program(folder, ["rl", "--model-tag", tag, *RL], processes=processes, **HELPER)
-        assert done.returncode == 0, done.stderr
+def test_rl_by_two_processes_equals_rl_by_one(folder, rl_then_ctrl_c):
+    alone(folder, rl(folder, "rl-one"))
     for key in ("reward", "length", "tokens", "without_variance", "finished"):
         expected = rows(folder, "rl-one", "rl", key)
         assert len(expected) == STEPS
@@ -151,27 +173,8 @@ def test_rl_by_two_processes_equals_rl_by_one(folder, one):
     assert_alike(folder, "rl-one", "rl-two", "rl")
 
 
-def test_a_run_goes_on_with_another_number_of_processes_after_one_was_killed(folder, one):
-    began = time.monotonic()
-    killed = base(folder, "killed", processes=2, FAULT="KILL 1 5", **HELPER)
-    assert killed.returncode != 0 and time.monotonic() - began < 60
-    assert killed.stderr.count("nanolab: ") == 1
-    assert "nanolab: another process of this training has ended" in killed.stderr
-    assert "continues from the last checkpoint" in killed.stderr
-    assert rows(folder, "killed", "base", "step")[-1] == 4
-
-    lost = base(folder, "killed", processes=2, FAULT="KILL 0 5", **HELPER)
-    assert lost.returncode != 0 and lost.stderr.count("nanolab: another process") == 1
-    assert "resumed at step 5" in lost.stdout
-
-    rest = base(folder, "killed")
-    assert "resumed at step 8" in rest.stdout
-    assert rows(folder, "killed", "base", "loss") == pytest.approx(rows(folder, "one", "base", "loss"), abs=1e-5)
-    assert_alike(folder, "one", "killed", "base")
-
-
-def test_ctrl_c_stops_all_processes_at_the_same_step_and_saves(folder):
-    done = base(folder, "stopped", processes=2, FAULT="INTERRUPT 1 5", **HELPER)
+def test_ctrl_c_stops_all_processes_at_the_same_step_and_saves(folder, rl_then_ctrl_c):
+    done = rl_then_ctrl_c
     assert done.returncode != 0
     saved = find_checkpoint(folder / "runs" / "stopped", "base").name.removeprefix("step-")
     assert 5 <= int(saved) < STEPS
@@ -180,11 +183,37 @@ def test_ctrl_c_stops_all_processes_at_the_same_step_and_saves(folder):
     assert "nanolab: " not in done.stderr
 
 
-def test_a_batch_that_cannot_be_dealt_is_refused_in_one_line(folder):
-    uneven = [*BASE, "--device-batch-size", "8"]
-    done = program(folder, ["base", "--model-tag", "uneven", "--data", str(folder / "texts"), *uneven], processes=2)
-    assert done.returncode != 0 and done.stderr.count("nanolab: ") == 1
-    assert "cannot be dealt to 2 processes" in done.stderr and "--device-batch-size 4" in done.stderr
+def test_a_killed_process_ends_the_others_with_one_error_and_the_run_goes_on_with_two_or_one(folder, one):
+    for victim, begins, left in ((1, "== base: 20 steps", 5), (0, "resumed at step 5", 8)):
+        began = time.monotonic()
+        killed = together(folder, base(folder, "killed"), FAULT=f"KILL {victim} 5")
+        assert killed.returncode != 0 and time.monotonic() - began < 60
+        assert killed.stderr.count("nanolab: ") == 1
+        assert "nanolab: another process of this training has ended" in killed.stderr
+        assert "continues from the last checkpoint" in killed.stderr
+        assert begins in killed.stdout
+        assert find_checkpoint(folder / "runs" / "killed", "base").name == f"step-{left:06d}"
+    assert "resumed at step 8" in alone(folder, base(folder, "killed"))
+    losses = rows(folder, "one", "base", "loss")
+    assert rows(folder, "killed", "base", "loss") == pytest.approx(losses, abs=1e-5)
+    assert_alike(folder, "one", "killed", "base")
+
+
+def test_only_the_first_error_is_reported():
+    class Store:
+        reports = 0
+
+        def add(self, key, amount):
+            self.reports += amount
+            return self.reports
+
+    class Gone:
+        def add(self, key, amount):
+            raise RuntimeError("Broken pipe")
+
+    store = Store()
+    assert [ranks._first_to_report(store) for _ in range(3)] == [True, False, False]
+    assert ranks._first_to_report(Gone())
 
 
 def test_alone_nothing_is_shared():
@@ -192,16 +221,20 @@ def test_alone_nothing_is_shared():
     with ranks.joined(), ranks.main_first():
         assert ranks.share([1, 2, 3]) == [1, 2, 3]
         assert ranks.total(0.1) == 0.1 and ranks.anyone(True) and not ranks.anyone(False)
-    ranks.check_batch(512, 3, 7)
-    assert ranks.own_device("mps") == "mps"
+    StagePlan(1, 512, 3, 7).check_dealt(1)
 
 
 @pytest.mark.parametrize(
     ("sizes", "advice"),
     [((1024, 8, 128), "--device-batch-size 4"), ((768, 4, 128), "--device-batch-size 3"), ((896, 1, 128), "number of")],
 )
-def test_what_to_do_about_an_uneven_batch_is_said(sizes, advice, monkeypatch):
-    monkeypatch.setattr(ranks, "world_size", lambda: 2)
+def test_what_to_do_about_an_uneven_batch_is_said(sizes, advice):
     with pytest.raises(ConfigError, match=advice):
-        ranks.check_batch(*sizes)
-    ranks.check_batch(1024, 4, 128)
+        StagePlan(1, *sizes).check_dealt(2)
+    StagePlan(1, 1024, 4, 128).check_dealt(2)
+
+
+def test_each_process_needs_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="--nproc_per_node=2"):
+        ranks.own_gpu(2)
