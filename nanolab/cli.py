@@ -5,6 +5,7 @@ Heavy imports stay inside the commands, so that help and errors come at once.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from nanolab import ranks
 from nanolab.errors import NanolabError
 from nanolab.profiles import STAGES, Profile, get_profile, override
 
@@ -138,6 +140,8 @@ def train(profile: Profile, stage: str, tag: str) -> bool:
     say(f"\n== {stage}: {total} steps on {where}{parent}{resumed}")
 
     def check(step: int) -> None:
+        if not ranks.is_main():
+            return  # under torchrun; the other processes wait in their next step
         result = work.validation()
         work.log.add(stage=stage, step=step, validation=asdict(result))
         say(f"step {step:05d} | {describe(result)}")
@@ -244,6 +248,8 @@ def run_everything(tag: str, profile: Profile) -> int:
     for stage in STAGES:
         if not train(profile, stage, tag):
             return INTERRUPTED
+    if not ranks.is_main():
+        return 0
     from nanolab.checkpoint import load_model
     from nanolab.engine import Engine
     from nanolab.report import PROMPTS, evaluate, log_scores, reply, report
@@ -536,7 +542,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, command in COMMANDS.items():
             chosen = run_command(arguments) if (name, *arguments[:1]) == ("run", "run") else command
             app.command(name=name)(chosen)
-        return app.cli(prog="nanolab", description=__doc__.splitlines()[0], args=arguments) or 0
+        trains = arguments[:1] and arguments[0] in ("run", *STAGES)
+        with ranks.joined() if trains else contextlib.nullcontext():
+            return app.cli(prog="nanolab", description=__doc__.splitlines()[0], args=arguments) or 0
     except NanolabError as error:
         print(f"\nnanolab: {error}", file=sys.stderr)
         return 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from nanolab import ranks
 from nanolab.errors import ConfigError
 
 
@@ -53,15 +54,19 @@ def cpu_speedup_of_bf16() -> float:
 def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
     """CUDA in bf16, MPS in fp32, else the CPU: in bf16 only where measured to be twice as fast.
 
+    Under torchrun each process takes a GPU of its own.
     Raises ConfigError for a device or a format that is not there.
     """
-    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    mps = torch.backends.mps.is_available() and ranks.world_size() == 1  # it cannot be shared
+    have = {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
     if device == "auto":
         device = next(name for name, there in have.items() if there)
     kind = device.split(":")[0]
     if not have.get(kind, False):
         there = ", ".join(name for name, is_there in have.items() if is_there)
         raise ConfigError(f"device {device!r} is not available here.\nThis machine has: {there}.")
+    if kind == "cuda" and ranks.world_size() > 1:
+        device = f"cuda:{ranks.own_gpu(torch.cuda.device_count())}"
     formats = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype != "auto":
         if dtype not in formats:

@@ -228,7 +228,7 @@ class Engine:
         if copies > 1:
             cache = cache.select(torch.arange(len(prompts), device=device).repeat_interleave(copies))
         while True:
-            logits = self.model(last[:, None], kv_cache=cache)[:, -1]
+            logits = self.next_logits(last, cache)
             if logits.sum().isnan():
                 raise NanolabError(
                     "the model's output is not a number: its training diverged.\n"
@@ -261,6 +261,10 @@ class Engine:
             model.hidden(torch.tensor(padded, device=device), cache)
         cache.lengths = torch.tensor(lengths, device=device)
         return cache
+
+    def next_logits(self, last: Tensor, cache: KVCache) -> Tensor:
+        """What the model expects after each row's `last` token: `(B,)` -> `(B, V)`."""
+        return self.model(last[:, None], kv_cache=cache)[:, -1]
 
     def accept(self, row: Row, token: int, use_tools: bool) -> int:
         """Append to a row the forced token that is due, else the sampled `token`; return which."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nanolab import ranks
 from nanolab.chat import render_for_completion
 from nanolab.compute import Compute
 from nanolab.engine import Engine, Sample
@@ -192,7 +193,9 @@ def grpo(
         advantages = group_advantages(rollout.rewards, normalise=plan.normalise_std)
         model.train()
         tokens = rollout.sampled_tokens
-        batches = list(rollout_batches(rollout, advantages, plan.device_batch_size, pad, model.device))
+        # Cut finely enough that there is a part for every process.
+        rows = min(plan.device_batch_size, -(-rollout.rewards.numel() // ranks.world_size()))
+        batches = ranks.share(list(rollout_batches(rollout, advantages, rows, pad, model.device)))
         old: list[Tensor] = []
         for update in range(plan.updates_per_step):
             for number, (inputs, targets, advantage) in enumerate(batches):
@@ -207,6 +210,7 @@ def grpo(
                     logprobs, advantage, targets >= 0, denominator=tokens, old_logprobs=old[number],
                     clip=plan.clip, reference_logprobs=anchor, kl_weight=plan.kl_weight,
                 ).backward()  # fmt: skip
+            ranks.sum_gradients(model)
             grad_norm = clip_gradients(model, grad_clip).item()
             set_learning_rate(optimizers, schedule(index))
             for optimizer in optimizers:

@@ -51,6 +51,19 @@ class StagePlan:
             )
         return self.total_batch_size // tokens
 
+    def check_dealt(self, processes: int) -> None:
+        """Raises ConfigError unless each of several processes gets equally many micro-batches of a step."""
+        rows, context, total = self.device_batch_size, self.max_seq_len, self.total_batch_size
+        if processes == 1 or total % (processes * rows * context) == 0:
+            return
+        fitting = [r for r in range(1, rows) if total % (processes * r * context) == 0]
+        raise ConfigError(
+            f"total_batch_size={total} tokens cannot be dealt to {processes} processes: with "
+            f"device_batch_size={rows} and max_seq_len={context} it must be a multiple of "
+            f"{processes} * {rows} * {context} = {processes * rows * context}.\n"
+            + (f"Use --device-batch-size {fitting[-1]}." if fitting else "Use another number of processes.")
+        )
+
 
 @dataclass(frozen=True)
 class RLPlan:

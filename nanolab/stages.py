@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from nanolab import worksheet
+from nanolab import ranks, worksheet
 from nanolab.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from nanolab.compute import Compute, choose_compute, prepare_process
 from nanolab.corpus import text_source
@@ -28,6 +28,7 @@ from nanolab.model import GPT, GPTConfig
 from nanolab.optim import LearningRates, Schedule, build_optimizers
 from nanolab.paths import atomic_write, run_dir
 from nanolab.profiles import STAGES, Profile
+from nanolab.shared_engine import engine_for
 from nanolab.tasks import Task, TaskMixture
 from nanolab.tasks.spelling import SimpleSpelling, SpellingBee
 from nanolab.tasks.tiny import Identity, TinyARC, TinyGSM, TinyMMLU, TinyTalk
@@ -103,11 +104,18 @@ def train_tokenizer(profile: Profile, run: Path) -> Tokenizer:
 class StopFlag:
     """Set by Ctrl-C or the notebook's Stop button, and looked at between steps: nothing is half done.
 
-    A second press interrupts at once, as usual. Outside the main thread it is never set.
+    A second press interrupts at once, as usual. Outside the main thread it is never set. Under torchrun
+    SIGTERM sets it too, and the processes agree on the step to stop at.
     """
 
     def __init__(self) -> None:
         self.set = False
+
+    def agreed(self) -> bool:
+        """Whether to stop here: the same answer in all processes."""
+        if ranks.anyone(self.set):
+            self.set = True
+        return self.set
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:
@@ -120,15 +128,17 @@ class StopFlag:
                 raise KeyboardInterrupt
             self.set = True
 
-        previous = signal.signal(signal.SIGINT, on_interrupt)
+        signals = [signal.SIGINT, signal.SIGTERM] if ranks.world_size() > 1 else [signal.SIGINT]
+        previous = [signal.signal(number, on_interrupt) for number in signals]
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in zip(signals, previous, strict=True):
+                signal.signal(number, handler)
 
 
 class Log:
-    """`log.jsonl` of a run: one JSON object a line, appended as things happen."""
+    """`log.jsonl` of a run: one JSON object a line, appended as things happen, by rank 0 alone."""
 
     def __init__(self, run: Path) -> None:
         self.path = run / "log.jsonl"
@@ -144,6 +154,8 @@ class Log:
         return rows
 
     def add(self, **row: Any) -> None:
+        if not ranks.is_main():
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(row) + "\n")
@@ -153,6 +165,8 @@ class Log:
 
         What was measured at that very step stays, since nobody measures it again.
         """
+        if not ranks.is_main():
+            return
         rows = self.rows()
         kept = [
             row
@@ -241,29 +255,34 @@ class Stage:
     def load_data_state(self, state: dict[str, Any]) -> None:
         pass
 
-    def save(self, step: int) -> Path:
-        """A checkpoint after `step` optimizer steps."""
+    def save(self, step: int, state: dict[str, Any] | None = None) -> None:
+        """A checkpoint after `step` optimizer steps; `state` is the data's (default: as it is now)."""
+        if not ranks.is_main():
+            return
         meta = {
             "model_config": asdict(self.model.config), "tokenizer": self.tokenizer.hash(),
             "parent": self.parent_meta or None, "profile": self.profile.name, "seed": self.profile.seed,
         }  # fmt: skip
-        return save_checkpoint(
+        save_checkpoint(
             self.run, self.name, step, model=self.model, optimizers=self.optimizers,
-            meta=meta, state=self.data_state(),
+            meta=meta, state=state or self.data_state(),
         )  # fmt: skip
 
     def steps(self) -> Iterator[Any]:
         """Train from where the stage stands; yields each step's record, logged and saved as planned."""
-        atomic_write(self.run / "profile.json", self.profile.to_json())
+        if ranks.is_main():
+            atomic_write(self.run / "profile.json", self.profile.to_json())
         saved = done = self.start
+        state = self.data_state()
         with self.stop.listen():
             records = self.records()
             try:
-                while not self.stop.set:
+                while not self.stop.agreed():
                     record = next(records, None)
                     if record is None:
                         break
-                    done = record.index + 1
+                    # Kept: a step that fails halfway has moved the data on, and must not count.
+                    done, state = record.index + 1, self.data_state()
                     self.log.add(stage=self.name, step=record.index, time=time.time(), **self.logged(record))
                     # Saved before the caller evaluates or samples: whatever happens there, the step is kept.
                     if done % self.plan.save_every == 0 or done == self.schedule.steps:
@@ -273,7 +292,7 @@ class Stage:
             finally:
                 records.close()
                 if done > saved:
-                    self.save(done)
+                    self.save(done, state)
                     self.start = done
 
     def records(self) -> Any:
@@ -292,6 +311,8 @@ class SupervisedStage(Stage):
         return Schedule(plan.num_iterations, plan.warmup_ratio, plan.warmdown_ratio)
 
     def prepare_data(self) -> None:
+        plan = self.profile.plan(self.name)
+        plan.check_dealt(ranks.world_size())
         self.batches = self.batches_of("train")
 
     def batches_of(self, split: str) -> PackedBatches | ConversationBatches:
@@ -354,7 +375,7 @@ class ReinforcementStage(Stage):
 
     def records(self) -> Iterator[RLRecord]:
         return grpo(
-            self.model, self.engine, self.optimizers, self.task, self.profile.rl, self.schedule,
+            self.model, engine_for(self.engine), self.optimizers, self.task, self.profile.rl, self.schedule,
             start=self.start, seed=self.profile.seed, grad_clip=self.profile.grad_clip,
             reference=self.reference, compute=self.compute,
         )  # fmt: skip
@@ -376,4 +397,17 @@ def open_stage(
     """The stage, ready to train or to continue. Raises CheckpointError when its parent is missing."""
     if stage not in STAGES:
         raise ConfigError(f"there is no stage {stage!r}.\nThe stages are {', '.join(STAGES)}.")
-    return (ReinforcementStage if stage == "rl" else SupervisedStage)(profile, stage, tag, **options)
+    kind = ReinforcementStage if stage == "rl" else SupervisedStage
+    if ranks.world_size() == 1:
+        return kind(profile, stage, tag, **options)
+    compute = choose_compute(profile.device, profile.dtype)
+    # Where the format was measured, the processes may differ: bf16 must have won in all of them.
+    if ranks.anyone(compute.dtype == torch.float32):
+        compute = replace(compute, dtype=torch.float32)
+    with ranks.main_first():
+        work = kind(profile, stage, tag, compute=compute, **options)
+    ranks.check_alike(
+        step=work.start, settings=profile, tokenizer=work.tokenizer.hash(), data=work.data_state(),
+        weights=f"{sum(p.detach().double().abs().sum().item() for p in work.model.parameters()):.6g}",
+    )  # fmt: skip
+    return work

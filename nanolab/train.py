@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nanolab import ranks
 from nanolab.compute import Compute
 from nanolab.errors import NanolabError
 from nanolab.model import GPT
@@ -60,7 +61,8 @@ def fit(
 
     `batches` gives `(inputs, targets)`, each `(B, T)`; `micro_batches` of them make a step. The
     gradient is divided by the supervised tokens of the whole step, so it does not depend on how the
-    step is cut up. Stop whenever you like: between two steps everything is consistent.
+    step is cut up; several processes compute a part of it each (ranks.py). Stop whenever you like:
+    between two steps everything is consistent.
     Raises Diverged, before the weights are touched, when the loss is not finite.
     """
     compute = compute or Compute(model.device, torch.float32, "default")
@@ -70,16 +72,18 @@ def fit(
         step_batches = [next(batches) for _ in range(micro_batches)]
         supervised = sum(int((targets >= 0).sum()) for _, targets in step_batches)
         loss = 0.0
-        for inputs, targets in step_batches:
+        for inputs, targets in ranks.share(step_batches):
             with compute.autocast():
                 micro_loss = model(inputs, targets, loss_reduction="sum") / max(1, supervised)
             micro_loss.backward()
             loss += micro_loss.item()
+        loss = ranks.total(loss)
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss is {loss} at step {index}: the training has diverged.\n"
                 "Use a lower learning rate (--matrix-lr), then start again from the last checkpoint."
             )
+        ranks.sum_gradients(model)
         grad_norm = clip_gradients(model, grad_clip).item()
         set_learning_rate(optimizers, schedule(index))
         for optimizer in optimizers:

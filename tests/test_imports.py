@@ -16,11 +16,12 @@ PACKAGE = Path(nanolab.__file__).resolve().parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 LOW = {
-    "errors", "paths", "profiles", "compute", "tokenizer", "bpe", "chat", "calculator", "model", "optim",
+    "errors", "paths", "ranks", "profiles", "compute", "tokenizer", "bpe", "chat", "calculator", "model", "optim",
     "tasks", "tinyworld", "net", "unpickle",
 }  # fmt: skip
 MIDDLE = {
     "corpus", "data", "train", "engine", "evals", "autopsy", "checkpoint", "nanochat", "export", "hub", "worksheet",
+    "shared_engine",
 }  # fmt: skip
 HIGH = {"stages", "grpo"}
 TOP = {
