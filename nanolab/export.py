@@ -98,7 +98,7 @@ def export_run(tag: str | None, stage: str, folder: Path | str) -> Path:
     """
     if stage not in STAGES:
         raise ConfigError(f"there is no stage {stage!r}.\nThe stages are {', '.join(STAGES)}.")
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty.\nName a folder that does not exist yet.")
     run = run_dir(tag or latest_tag(stage))

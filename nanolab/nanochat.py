@@ -166,7 +166,7 @@ def import_run(folder: Path | str, tokenizer_path: Path | str | None, tag: str, 
     """
     if source not in STAGES:
         raise ConfigError(f"there is no stage {source!r}.\nThe stages are {', '.join(STAGES)}.")
-    run, folder = run_dir(tag), Path(folder)
+    run, folder = run_dir(tag), Path(folder).expanduser()
     if any((run / source).glob("step-*")):
         raise ConfigError(f"the run {tag!r} has a {source} checkpoint already.\nChoose another --model-tag.")
     model_path, step = _newest(folder)
