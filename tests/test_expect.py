@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -108,3 +109,13 @@ def test_every_shipped_band_is_complete(name):
     assert band["what"] and band["low"] and band["high"]
     for profile in ("smoke", "laptop"):
         assert profile in PROFILES and band[profile][0] < band[profile][1], profile
+
+
+def test_the_workshop_bands_hold_what_the_worksheet_reports():
+    stated = {
+        "base/first_loss": math.log(65_536), "base/final_loss": 5.9, "mid/final_loss": 4.5,
+        "sft/first_loss": 4.5, "sft/final_loss": 4.2, "rl/pass_1": 0,
+    }  # fmt: skip
+    for name, value in stated.items():
+        assert expect(name, value, "workshop").ok, name
+    assert not expect("base/final_loss", 10.0, "workshop").ok, "stuck at 10: a data loading problem"

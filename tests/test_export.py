@@ -45,6 +45,8 @@ def awake(dtype=torch.float32):
     for weight in model.parameters():
         if not weight.any():
             torch.nn.init.normal_(weight, std=0.2)
+    with torch.no_grad():  # so small that the norm's epsilon matters
+        model.transformer["wte"].weight.mul_(0.01)
     return model.to(dtype).eval()
 
 
