@@ -88,7 +88,8 @@ def expect(name: str, value: Any, profile: str | None = None) -> Outcome:
     """Compare a measured value with the band of the profile, and show what to make of it.
 
     A value outside is no error: the line names the likely cause. `profile` is `$NANOLAB_PROFILE`, or laptop.
-    Where a profile has no band, it is told so: gpu has none, workshop those that the worksheet states. Raises ConfigError for an unknown name.
+    Where a profile has no band, it says so: gpu has none, workshop those that the worksheet states.
+    Raises ConfigError for an unknown name.
     """
     if name not in bands():
         raise ConfigError(f"expect({name!r}): nothing of that name is in nanolab/bands.json.")

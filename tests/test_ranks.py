@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,9 @@ BASE = [
     "--device-batch-size", "2", "--save-every", "8", "--eval-every", "10",
 ]  # fmt: skip
 # Batches of the same answers in one process and in two: what is sampled hangs on the last digit.
-RL = ["--num-iterations", str(STEPS), "--num-samples", "4", "--max-new-tokens", "12", "--device-batch-size", "8"]
+RL = [
+    "--num-iterations", str(STEPS), "--num-samples", "4", "--max-new-tokens", "12", "--device-batch-size", "8",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def folder(tmp_path_factory):
     texts = folder / "texts"
     texts.mkdir()
     for number in range(40):
-        lines = [f"Line {i} of text {number} says that {i} and {number} make {i + number}." for i in range(40)]
+        lines = [f"Line {i} of text {number}: {i} and {number} make {i + number}." for i in range(40)]
         (texts / f"{number}.txt").write_text("\n".join(lines), encoding="utf-8")
     return folder
 
@@ -147,10 +150,10 @@ def test_base_by_two_processes_equals_base_by_one(folder, one, two):
 
 
 def test_only_the_first_process_talks(one, two):
-    def without_times(text):
-        return [line.split(" | dt: ")[0] for line in text.splitlines()]
+    def without_figures(text):  # times differ, and the last digit of a rounded loss may
+        return [re.sub(r"\d+\.\d+|\| dt: .*", "", line) for line in text.splitlines()]
 
-    assert without_times(two.stdout) == without_times(one)
+    assert without_figures(two.stdout) == without_figures(one)
     assert "nanolab" not in two.stderr
 
 
@@ -226,7 +229,11 @@ def test_alone_nothing_is_shared():
 
 @pytest.mark.parametrize(
     ("sizes", "advice"),
-    [((1024, 8, 128), "--device-batch-size 4"), ((768, 4, 128), "--device-batch-size 3"), ((896, 1, 128), "number of")],
+    [
+        ((1024, 8, 128), "--device-batch-size 4"),
+        ((768, 4, 128), "--device-batch-size 3"),
+        ((896, 1, 128), "another number"),
+    ],
 )
 def test_what_to_do_about_an_uneven_batch_is_said(sizes, advice):
     with pytest.raises(ConfigError, match=advice):
