@@ -92,6 +92,17 @@ def test_a_cell_has_at_most_ten_lines_of_code(path):
         assert len(lines) <= MOST_LINES, f"{len(lines)} lines:\n{cell.source}"
 
 
+@pytest.mark.parametrize(
+    "path", [*FOUND, *sorted((ROOT / "solutions").glob("*.ipynb"))], ids=lambda path: path.stem
+)
+def test_no_placeholder_stands_for_a_paragraph(path):
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown":
+            assert not re.search(r"^[A-Z]{4,}$|\bFIXME\b|\bTBD\b|lorem ipsum", cell.source, re.MULTILINE), (
+                cell.source
+            )
+
+
 @every_notebook
 def test_a_notebook_is_small_enough_to_be_shown_on_the_web(path):
     assert path.stat().st_size <= MOST_BYTES
