@@ -483,11 +483,16 @@ def lab(notebook: str = "00_start_here.ipynb") -> int:
     """
     import subprocess
 
-    folder = Path(__file__).resolve().parent.parent / "notebooks"
-    target = folder / notebook
-    arguments = (
-        [str(target)] if target.exists() else [f"--notebook-dir={folder if folder.exists() else Path.cwd()}"]
-    )
+    # The repository is the root, so that the file browser shows the challenges too.
+    root = Path(__file__).resolve().parent.parent
+    course = (root / "notebooks" / notebook).exists()
+    arguments = [
+        f"--ServerApp.root_dir={root if course else Path.cwd()}",
+        # JupyterLab would look for a newer version of itself on the network.
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
+    if course:
+        arguments.append(f"--LabApp.default_url=/lab/tree/notebooks/{notebook}")
     try:
         return subprocess.call([sys.executable, "-m", "jupyterlab", *arguments])
     except KeyboardInterrupt:

@@ -4,9 +4,11 @@ import json
 import multiprocessing
 import random
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -206,3 +208,12 @@ def test_command_line_errors_are_one_paragraph(capsys):
     assert "no profile 'huge'" in error and "Traceback" not in error
     assert main(["base", "--model-tag", "../x"]) == 1
     assert "cannot name a run" in capsys.readouterr().err
+
+
+def test_lab_opens_the_course_with_the_challenges_in_reach(monkeypatch):
+    called = []
+    monkeypatch.setattr(subprocess, "call", lambda command: called.extend(command) or 0)
+    assert main(["lab"]) == 0
+    (root,) = (Path(argument.split("=")[1]) for argument in called if "root_dir=" in argument)
+    (page,) = (argument.split("/lab/tree/")[1] for argument in called if "default_url=" in argument)
+    assert (root / page).is_file() and (root / "challenges").is_dir()
