@@ -274,6 +274,7 @@ class Stage:
             atomic_write(self.run / "profile.json", self.profile.to_json())
         saved = done = self.start
         state = self.data_state()
+        self.stop.set = False  # called again after a stop, it continues
         with self.stop.listen():
             records = self.records()
             try:

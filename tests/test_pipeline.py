@@ -129,6 +129,19 @@ def test_ctrl_c_stops_between_steps_and_keeps_the_model():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_stopped_stage_goes_on_when_its_cell_is_run_again():
+    whole, _ = train("base", "not-stopped")
+    work = open_stage(PROFILE, "base", "again")
+    for record in work.steps():
+        if record.index == 1:
+            signal.raise_signal(signal.SIGINT)
+    assert work.stopped
+    rest = [record.index for record in work.steps()]
+    assert rest == list(range(2, work.schedule.steps)) and work.finished and not work.stopped
+    assert_same(contents(whole), contents(work))
+    assert losses(whole.run) == losses(work.run)
+
+
 def test_an_error_in_the_callers_loop_loses_no_step():
     work = open_stage(PROFILE, "base", "callers-error")
     with pytest.raises(ZeroDivisionError):
