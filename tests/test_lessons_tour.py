@@ -71,7 +71,13 @@ def test_a_stopped_pipeline_leaves_out_the_stages_after_it(tiny, trained, monkey
 
     def stop_in_mid(*arguments):
         work = open_stage(*arguments)
-        work.stop.set = work.name == "mid"
+
+        def pressed() -> bool:
+            work.stop.set = True
+            return True
+
+        if work.name == "mid":
+            work.stop.agreed = pressed
         return work
 
     monkeypatch.setattr(tour, "open_stage", stop_in_mid)

@@ -119,6 +119,7 @@ def test_what_was_measured_where_a_run_resumes_stays_in_its_log():
 
 def test_ctrl_c_stops_between_steps_and_keeps_the_model():
     work = open_stage(PROFILE, "base", "interrupted")
+    before = signal.getsignal(signal.SIGINT)
     seen = []
     for record in work.steps():
         seen.append(record.index)
@@ -126,7 +127,7 @@ def test_ctrl_c_stops_between_steps_and_keeps_the_model():
             signal.raise_signal(signal.SIGINT)
     assert seen == [0, 1, 2] and work.stopped and work.start == 3
     assert load_model("base", model_tag="interrupted")[2]["step"] == 3
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_stopped_stage_goes_on_when_its_cell_is_run_again():
