@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Source = Literal["base", "mid", "sft", "rl"]
 Download = Literal["tokenizer", "data", "tasks", "identity", "nanochat-d20", "nanochat-d32"]
+Tag = Annotated[str, tyro.conf.arg(aliases=["--tag"])]
+MaybeTag = Annotated[str | None, tyro.conf.arg(aliases=["--tag"])]
 INTERRUPTED = 130
 
 
@@ -30,7 +32,7 @@ INTERRUPTED = 130
 class CommonOptions:
     """What every training command takes. What is not given comes from the run, or from the profile."""
 
-    model_tag: str = "mine"
+    model_tag: Tag = "mine"
     """the run's name: checkpoints go to $NANOLAB_HOME/runs/NAME"""
     profile: str | None = None
     """smoke, laptop, workshop or gpu (default: the run's own, else $NANOLAB_PROFILE, else laptop)"""
@@ -122,8 +124,11 @@ def describe(result: TextLoss | Score) -> str:
     return f"held-out accuracy, sampled: {result}"
 
 
-def train(profile: Profile, stage: str, tag: str) -> bool:
-    """Train one stage with its log lines; returns False when Ctrl-C stopped it."""
+def train(profile: Profile, stage: str, tag: str, *, changed: bool = False) -> bool:
+    """Train one stage with its log lines; returns False when Ctrl-C stopped it.
+
+    changed: whether other settings are asked for than the run has; a finished stage does not take them.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -133,6 +138,8 @@ def train(profile: Profile, stage: str, tag: str) -> bool:
     total, plan = work.schedule.steps, work.plan
     if work.finished:
         say(f"{stage}: already trained ({total} steps)")
+        if changed:
+            say(f"Your other settings were not used. To train it anew with them, delete {work.run / stage}")
         return True
     parent = f", from {work.parent}" if work.parent else ""
     resumed = f", resumed at step {work.start}" if work.start else ""
@@ -205,10 +212,11 @@ def log_line(record: Any, total: int) -> str:
 def stage_command(stage: str, options: CommonOptions) -> int:
     changes = asdict(options)
     tag = changes.pop("model_tag")
+    trained = profile_for(tag, None)
     profile = override(profile_for(tag, changes.pop("profile")), stage, **changes)
     if stage == "base" and profile.base.max_seq_len > profile.sequence_len:
         profile = override(profile, sequence_len=profile.base.max_seq_len)
-    return 0 if train(profile, stage, tag) else INTERRUPTED
+    return 0 if train(profile, stage, tag, changed=profile != trained) else INTERRUPTED
 
 
 def base(options: Annotated[BaseOptions, tyro.conf.OmitArgPrefixes]) -> int:
@@ -271,7 +279,7 @@ def run_everything(tag: str, profile: Profile) -> int:
 
 def chat(
     source: Source = "rl",
-    model_tag: str | None = None,
+    model_tag: MaybeTag = None,
     prompt: Annotated[str | None, tyro.conf.arg(aliases=["-p"])] = None,
     temperature: float = 0.0,
     top_k: int = 50,
@@ -328,7 +336,7 @@ def chat(
 
 
 def evaluate_command(
-    source: Source = "rl", model_tag: str | None = None, count: int = 200, seed: int = 0
+    source: Source = "rl", model_tag: MaybeTag = None, count: int = 200, seed: int = 0
 ) -> int:
     """Measure a chat model on held-out questions, words and problems.
 
@@ -437,7 +445,7 @@ def bench(profile: str | None = None, worksheet: bool = True) -> int:
 
 def import_command(
     folder: Annotated[Path, tyro.conf.Positional],
-    model_tag: str,
+    model_tag: Tag,
     source: Source = "sft",
     tokenizer: Path | None = None,
 ) -> int:
@@ -457,7 +465,7 @@ def import_command(
 
 
 def export_command(
-    folder: Annotated[Path, tyro.conf.Positional], source: Source = "rl", model_tag: str | None = None
+    folder: Annotated[Path, tyro.conf.Positional], source: Source = "rl", model_tag: MaybeTag = None
 ) -> int:
     """Write a trained model as a folder that transformers loads, and with it vLLM, TRL and the hub.
 

@@ -117,6 +117,7 @@ def test_loss_by_writer_agrees_with_the_model(tokenizer, model, profile):
         ("spelling", "a-p-l-e", True),
         ("spelling", "apple", False),
         ("word problem", "Mia has 3 + 4 = <<3+4=8>>8.\n#### 8", True),
+        ("word problem", "Mia has 3 + 4 = 8.\n#### 8", True),
         ("word problem", "Mia has 7.\n#### 7", False),
         ("word problem", "3 + 4 = <<3+4=7>>7", False),
     ],

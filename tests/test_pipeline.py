@@ -17,6 +17,7 @@ from nanolab.checkpoint import find_checkpoint, load_checkpoint, load_model
 from nanolab.cli import main
 from nanolab.errors import CheckpointError
 from nanolab.model import GPT
+from nanolab.paths import run_dir
 from nanolab.profiles import STAGES, RLPlan, StagePlan, get_profile
 from nanolab.stages import Log, model_config, open_stage
 
@@ -208,7 +209,12 @@ def test_the_command_line_trains_chats_and_reports(capsys):
     assert "step 00002/00002 (100.00%) | loss: " in out and "tok/sec: " in out
     assert "Report card of cli" in out and "bits per byte" in out
     assert main(["run", "--tag", "cli", "--profile", "smoke", *small, *sizes]) == 0
-    assert "already trained" in capsys.readouterr().out
+    assert "not used" not in (again := capsys.readouterr().out) and "already trained" in again
+    assert main(["sft", "--tag", "cli"]) == 0
+    assert "not used" not in capsys.readouterr().out
+    assert main(["sft", "--tag", "cli", "--matrix-lr", "0.5"]) == 0
+    out = capsys.readouterr().out
+    assert "Your other settings were not used" in out and str(run_dir("cli") / "sft") in out
     assert main(["chat", "--source", "rl", "--model-tag", "cli", "-p", "Hello", "--max-tokens", "5"]) == 0
     assert main(["runs"]) == 0
     assert "cli" in capsys.readouterr().out

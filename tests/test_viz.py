@@ -197,7 +197,7 @@ def test_masked_tokens_are_dimmed_and_named(shown):
     viz.chips(["a", "b"], mask=[0, 1])
     first, second = chip_styles(shown[0])
     assert "color:#767676" in first and "color:#767676" not in second
-    assert "a (masked) | b" in shown[0]["text/plain"]
+    assert "a (dimmed) | b" in shown[0]["text/plain"]
     assert "masked: not in the loss" in shown[0]["text/html"]
 
 

@@ -340,6 +340,13 @@ def test_a_long_history_loses_its_oldest_turns_and_says_so(talk, monkeypatch, to
     assert "were left out" in talk.message.value and "mat 0" in talk.page.value
 
 
+def test_of_a_message_longer_than_the_context_the_end_is_read_and_this_is_said(talk, monkeypatch, tokenizer):
+    prompts = scripted(talk, monkeypatch, ["mat"])
+    talk.ask(" ".join(f"the cat sat on the mat {number}" for number in range(40)))
+    assert len(prompts[-1]) <= 128 - 40 and "mat 39" in tokenizer.decode(prompts[-1])
+    assert "of your message only the end fits" in talk.message.value
+
+
 def test_the_sliders_reach_the_engine(talk, monkeypatch):
     asked: list[dict] = []
     monkeypatch.setattr(talk.engine, "stream_text", lambda prompt, **k: asked.append(k) or iter(["a"]))

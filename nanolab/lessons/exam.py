@@ -55,7 +55,7 @@ SHAPES = {
     "fact": r"[A-Z0-9][^\n]*[.!?]",
     "choice": r"[A-E]",
     "spelling": r"[a-z](-[a-z])+",
-    "word problem": r"[^#]*<<[^<>]+=[^<>]+>>[^#]*\n#### -?[0-9.,]+",
+    "word problem": r"[^#]*=[^#]*\n#### -?[0-9.,]+",
 }
 """What a reply looks like, right or wrong: a sentence, a letter, letters with hyphens, a worked answer."""
 

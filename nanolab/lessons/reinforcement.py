@@ -115,7 +115,7 @@ def worked_sample(tokenizer: Tokenizer, task: Task, index: int) -> Sample:
 def token_pushes(group: Group, advantages: Tensor, number: int) -> list[float]:
     """For answer `number`, the push that each token gets: its answer's advantage, 0 where a tool wrote."""
     advantage = float(advantages[0, number])
-    return [advantage * chosen for chosen in group.rollout.samples[0][number].mask]
+    return [advantage if chosen else 0.0 for chosen in group.rollout.samples[0][number].mask]
 
 
 @torch.no_grad()

@@ -75,13 +75,15 @@ def chips(
     caption: str = "",
     alt: str = "",
     unit: str = "",
+    dimmed: str = "masked: not in the loss",
 ) -> None:
     """Display tokens as chips, with blanks made visible and bytes that are no text as hex.
 
     values: a number a token, shown as colour, with a scale; pointing at a chip shows the number. Negative
-    values are blue. mask: tokens with 0 are dimmed and struck out in words. special: a flag a token,
-    or the names of the special tokens; by default pieces that look like one, `<|bos|>`. Neighbouring
-    chips without values alternate between two colours, so that it can be seen where a token ends.
+    values are blue. mask: tokens with 0 are dimmed; `dimmed`: what that means, for the legend. special: a
+    flag a token, or the names of the special tokens; by default pieces that look like one, `<|bos|>`.
+    Neighbouring chips without values alternate between two colours, so that it can be seen where a token
+    ends.
     """
     texts = [visible(piece) for piece in pieces]
     flags = _special_flags(pieces, special)
@@ -93,14 +95,14 @@ def chips(
         off = mask is not None and not mask[index]
         value = numbers[index] if numbers is not None else None
         parts.append(_chip(text, index, value, largest, off, flags[index], pieces[index], unit))
-    legend = _legend(numbers, largest, mask is not None, unit)
+    legend = _legend(numbers, largest, "" if mask is None else dimmed, unit)
     what = alt or caption or f"{len(texts)} tokens"
     head = f'<div style="font-size:90%;color:#555">{html.escape(caption)}</div>' if caption else ""
     body = f"<div>{''.join(parts)}</div>" if parts else "<div>(no tokens)</div>"
     page = f'<div role="group" aria-label="{html.escape(what)}" style="{_PANEL}">{head}{body}{legend}</div>'
     plain = " | ".join(
         text + (f" {number(numbers[index])}" if numbers is not None else "")
-        + (" (masked)" if mask is not None and not mask[index] else "")
+        + (" (dimmed)" if mask is not None and not mask[index] else "")
         for index, text in enumerate(texts)
     )  # fmt: skip
     output.publish({"text/html": page, "text/plain": f"{what}: {plain}"})
@@ -135,7 +137,7 @@ def _chip(
     told = f"token {index}"
     if value is not None:
         told += f": {number(value)}{' ' + unit if unit else ''}"
-    told += ", masked" if off else ""
+    told += ", dimmed" if off else ""
     bar = block(value, largest) if value is not None else ("✕" if off else "")
     # Shown only where style attributes are taken away, as GitHub does: there it stands for the colour.
     hidden = f'<sub style="display:none">{bar}</sub>' if bar else ""
@@ -143,7 +145,7 @@ def _chip(
     return f'<code title="{html.escape(told)}" style="{_CHIP}{look}">{inner}</code>{hidden}'
 
 
-def _legend(numbers: list[float] | None, largest: float, masked: bool, unit: str) -> str:
+def _legend(numbers: list[float] | None, largest: float, dimmed: str, unit: str) -> str:
     parts = []
     if numbers is not None and largest > 0:
         parts.append("scale:")
@@ -153,10 +155,9 @@ def _legend(numbers: list[float] | None, largest: float, masked: bool, unit: str
             look = f"{_CHIP}background:{shade(stop * largest, largest)};border:1px solid #ccc;"
             parts.append(f'<code style="{look}">{stop * largest:.2g}</code>')
         parts.append(html.escape(unit))
-    if masked:
-        parts.append(
-            f'<code style="{_CHIP}background:#f0f0f0;color:#767676;">dimmed</code> masked: not in the loss'
-        )
+    if dimmed:
+        look = f"{_CHIP}background:#f0f0f0;color:#767676;"
+        parts.append(f'<code style="{look}">dimmed</code> {html.escape(dimmed)}')
     if not parts:
         return ""
     return f'<div style="font-size:85%;color:#555;margin-top:4px">{" ".join(parts)}</div>'

@@ -179,9 +179,13 @@ class ChatView:
             self.said.append(("note", [{"type": "text", "text": "Stopped by you."}]))
         self.page.value = transcript(self.said)
         self.messages = [*asked, {"role": "assistant", "content": parts}]
-        self.message.value = self._status(prompt, len(kept["messages"]) < len(asked), seconds)
+        forgot = ""
+        if kept["messages"][-1]["content"] != question:
+            forgot = "; of your message only the end fits"
+        elif len(kept["messages"]) < len(asked):
+            forgot = "; the oldest turns no longer fit and were left out"
+        self.message.value = self._status(prompt, forgot, seconds)
 
-    def _status(self, prompt: list[int], cut: bool, seconds: float) -> str:
-        forgot = "; the oldest turns no longer fit and were left out" if cut else ""
+    def _status(self, prompt: list[int], forgot: str, seconds: float) -> str:
         read = f"The model read {len(prompt)} tokens of at most {self.context}{forgot}"
         return f"{read}, and took {seconds:.1f} s."
