@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nanolab.calculator import calculate
 from nanolab.chat import render_conversation, render_for_completion
 from nanolab.tasks import ARC, GSM8K, MMLU, CustomJSON, SimpleSpelling, SmolTalk, Task, TaskMixture, load_rows
 
@@ -75,6 +76,16 @@ def test_every_gsm8k_row_parses_and_scores_right_against_itself_alone():
         assert task.reward(conversation, f"{working}#### {number + 1:g}") == 0.0
         assert task.reward(conversation, f"{working}#### {number + 0.5}") == 0.0
         assert task.reward(conversation, f"{working}{answer}") == 0.0
+
+
+def test_every_calculator_call_of_gsm8k_gives_the_result_stated_in_it():
+    answers = [row["answer"] for row in rows("openai--gsm8k/main/*.parquet")]
+    calls = [call for answer in answers for call in re.findall(r"<<([^<>]*)=([^<>=]*)>>", answer)]
+    assert len(calls) == 23_716
+    wrong = [
+        (call, calculate(call[0])) for call in calls if float(calculate(call[0]) or "nan") != float(call[1])
+    ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize(
