@@ -78,6 +78,7 @@ def test_predictions_are_accepted_in_any_form(course_model, logits_of, bos, form
         "{token}: {chance:.4f}",
         "'{token}' ({percent:.1f}%)",
         "{token!r:>14} {percent:.0f} %",
+        "{token} {chance}",
     ],
 )
 def test_predictions_may_be_printed(course_model, logits_of, line):
@@ -257,6 +258,8 @@ WRONG = [
     (autopsy.bits, lambda logits, id: chances(logits)[id], "this is the probability"),
     (autopsy.bits, lambda logits, id: logits[id], "logit"),
     (autopsy.bits, lambda logits, id: -logits[id], "minus the logit"),
+    (autopsy.bits, lambda logits, id: -logits[id].log2(), "logarithm of the logit itself"),
+    (autopsy.bits, lambda logits, id: -logits[id].log(), "logarithm of the logit itself"),
     (autopsy.bits, lambda logits, id: chances(logits)[id].log2(), "sign"),
     (autopsy.bits, lambda logits, id: -chances(logits).max().log2(), "likeliest"),
     (autopsy.bits, lambda logits, id: 3.1, "typed in by hand"),
@@ -280,6 +283,16 @@ WRONG = [
         autopsy.calibration,
         rows_of(lambda s, r, total: (s.mean().item(), r.mean().item(), len(s)), clamp=False),
         "fallen out of the last bin",
+    ),
+    (
+        autopsy.calibration,
+        rows_of(lambda s, r, total: (s.mean(), r.mean(), len(s)), empty=True),
+        "bins that are empty",
+    ),
+    (
+        autopsy.calibration,
+        rows_of(lambda s, r, total: (s.mean(), r.mean(), len(s)), clamp=False, empty=True),
+        "two things",
     ),
     (
         autopsy.calibration,
@@ -342,6 +355,7 @@ def test_uncertainty_is_accepted_with_bos_and_without(course_model, logits_of, b
         (lambda logits: right_entropy(logits[0, 0]), "after the first token|typed in by hand"),
         (lambda logits: 4.2, "typed in by hand"),
         (lambda logits: sum(map(right_entropy, logits[0])) / logits.shape[1], "mean over all places"),
+        (lambda logits: right_entropy(logits), "adds up all places"),
     ],
 )
 def test_a_wrong_uncertainty_is_told(course_model, logits_of, way, message):

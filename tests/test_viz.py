@@ -193,6 +193,11 @@ def test_special_tokens_look_special_and_forged_ones_do_not(shown):
     assert looks == [[True, False], [False, True], [False, True]]
 
 
+def test_a_tensor_without_dimensions_is_a_number_in_a_table(shown):
+    viz.table([{"a": torch.tensor(0.25), "b": torch.tensor(3), "c": torch.tensor(True)}])
+    assert shown[0]["text/plain"].split() == ["a", "b", "c", "0.25", "3", "yes"]
+
+
 def test_masked_tokens_are_dimmed_and_named(shown):
     viz.chips(["a", "b"], mask=[0, 1])
     first, second = chip_styles(shown[0])

@@ -52,7 +52,7 @@ def predict_next(answer: object, model: Any, tokenizer: Tokenizer) -> str:
     if failed is not None:
         chances = logits[failed][0][0, -1].softmax(-1).topk(COUNT)
         right = [
-            (tokenizer.token_text(id) if id < tokenizer.get_vocab_size() else id, round(chance, 4))
+            (tokenizer.token_text(id) if id < tokenizer.get_vocab_size() else id, float(f"{chance:.4g}"))
             for id, chance in zip(chances.indices.tolist(), chances.values.tolist(), strict=True)
         ]
         got = [(_label(guess.label), guess.value) for guess in answers[failed]]
@@ -132,6 +132,9 @@ def uncertainty(answer: object, model: Any, tokenizer: Tokenizer) -> str:
         ),
         "This is the mean over all places of the text. Only the last row is about what comes next.": (
             lambda logits: torch.stack([_bits_of(row) for row in logits[0]]).mean()
+        ),
+        "This adds up all places of the text. Only the last row is about what comes next.": (
+            lambda logits: torch.stack([_bits_of(row) for row in logits[0]]).sum()
         ),
     }
     texts = (*PROMPTS, "The", "The capital of France is")

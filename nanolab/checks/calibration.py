@@ -48,9 +48,10 @@ def calibration(answer: object) -> str:
         order = sure.argsort(stable=True)
         return [(sure[part].mean(), right[part].double().mean(), len(part)) for part in order.chunk(bins)]
 
-    def with_empty(empty: float) -> Any:
+    def with_empty(empty: float, closed: bool = True) -> Any:
         def wrong(sure: Tensor, right: Tensor, bins: int) -> Any:
-            place = (sure.double() * bins).floor().long().clamp_max(bins - 1)
+            place = (sure.double() * bins).floor().long()
+            place = place.clamp_max(bins - 1) if closed else place
             parts = [(sure[place == one], right[place == one].double()) for one in range(bins)]
             return [usual(s, r, 0) if len(s) else (empty, empty, 0) for s, r in parts]
 
@@ -70,6 +71,13 @@ def calibration(answer: object) -> str:
             ),
             *[
                 Misconception("Leave out bins that are empty.", with_empty(empty))
+                for empty in (0.0, math.nan)
+            ],
+            *[
+                Misconception(
+                    "Two things: 1.0 belongs to the last bin, and bins that are empty are to be left out.",
+                    with_empty(empty, closed=False),
+                )
                 for empty in (0.0, math.nan)
             ],
             Misconception(

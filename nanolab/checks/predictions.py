@@ -132,7 +132,7 @@ def fits(guesses: Sequence[Guess], logits: Tensor, tokenizer: Tokenizer, named: 
         near = [
             int(likeliest.indices[place])
             for place in places
-            if abs(likeliest.values[place].item() - guess.value) <= guess.slack + 1e-6
+            if math.isclose(likeliest.values[place], guess.value, rel_tol=1e-5, abs_tol=guess.slack + 1e-6)
         ]
         if not any(_is_name(guess.label, name) for id in near for name in names_of(tokenizer, id)):
             return False

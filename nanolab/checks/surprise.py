@@ -52,6 +52,14 @@ def bits(answer: object) -> str:
                 "through a softmax.",
                 lambda logits, id: logits[id],
             ),
+            *[
+                Misconception(
+                    "This is the logarithm of the logit itself. A logit is no probability, and may be "
+                    "negative: send the logits through a softmax first.",
+                    lambda logits, id, log=log: -log(logits[id]),
+                )
+                for log in (torch.log2, torch.log)
+            ],
             Misconception(
                 "This is minus the logit. It lacks the softmax: what a logit means depends on all others.",
                 lambda logits, id: -logits[id],

@@ -170,6 +170,7 @@ def table(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], caption: str = 
     [values]}`; or `{"name": value}`, two columns without a head.
     """
     head, body = _cells(rows)
+    body = [[_scalar(value) for value in row] for row in body]
     lines = [f"<caption>{html.escape(caption)}</caption>"] if caption else []
     if head:
         sides = ["right" if all(map(_is_number, column)) else "left" for column in zip(*body, strict=True)]
@@ -206,6 +207,11 @@ def _cells(rows: Any) -> tuple[list[str], list[list[Any]]]:
             return [], [[name, value] for name, value in rows.items()]
     head = list(dict.fromkeys(name for row in rows for name in row))
     return [str(name) for name in head], [[row.get(name, "") for name in head] for row in rows]
+
+
+def _scalar(value: Any) -> Any:
+    """The number in a tensor of no dimensions, as a model gives it; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 def _is_number(value: Any) -> bool:
