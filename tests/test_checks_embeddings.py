@@ -77,7 +77,7 @@ def test_any_token_of_the_word_will_do_at_first(space, take):
 
 def test_tensors_and_lists_of_tensors_are_vectors_too():
     def table(model):
-        return model.transformer.wte.weight
+        return model.transformer.wte.weight.detach()
 
     checks.get_embeddings(lambda m, words: table(m)[[tok.encode(w)[0] for w in words]], TOKENIZER)
     checks.get_embeddings(lambda m, words: [table(m)[tok.encode(w)[0]] for w in words], TOKENIZER)
@@ -98,6 +98,8 @@ def test_tensors_and_lists_of_tensors_are_vectors_too():
         (lambda m, words: [rows_of(m, w) for w in words], "however many tokens"),
         (lambda m, words: np.ones((len(words), 256)), "the same model"),
         (lambda m, words: m.wte.weight, "AttributeError"),
+        (lambda m, words: [m.transformer.wte.weight[tok.encode(w)[0]] for w in words], "keep a gradient"),
+        (lambda m, words: m.transformer.wte.weight[[tok.encode(w)[0] for w in words]], "keep a gradient"),
     ],
 )
 def test_other_look_ups_hear_what_they_are(wrong, says):

@@ -135,8 +135,14 @@ def _array(value: Any, case: tuple[Any, list[str]]) -> Array:
     """The learner's vectors as an array of two dimensions, or what is wrong with them."""
     import numpy as np
 
+    several = isinstance(value, (list, tuple))
+    if any(getattr(one, "requires_grad", False) for one in (value if several else [value])):
+        raise Wrong(
+            "these are parts of the model itself, which keep a gradient: numpy cannot compute with them.",
+            cause="Make an array of the table first: `.detach().cpu().numpy()`.",
+        )
     rows = [row.detach().cpu().numpy() if hasattr(row, "detach") else row for row in value] if (
-        isinstance(value, (list, tuple))
+        several
     ) else value  # fmt: skip
     rows = rows.detach().cpu().numpy() if hasattr(rows, "detach") else rows
     try:
@@ -163,7 +169,9 @@ def word_vectors(function: object, tokenizer: Any) -> str:
         "Only the first token of each word is taken: ` polar bear` would be ` polar`. Take the mean of all "
         "its rows."
     )
-    check_function(function, looked_up(tokenizer, " ", mean), word_cases(tokenizer), [
+    cases = word_cases(tokenizer)
+    _array(call(function, *cases[0]), cases[0])
+    check_function(function, looked_up(tokenizer, " ", mean), cases, [
         Misconception(no_space, looked_up(tokenizer, "", mean)),
         Misconception(first, looked_up(tokenizer, " ")),
         Misconception(f"Two things. {no_space} And only the first token is taken: use the mean of all its "
