@@ -213,6 +213,7 @@ def test_one_level_for_both_is_right():
     ("wrong", "says"),
     [
         (lambda a, b: recovery(b, end(b)) - recovery(a, end(a)), "two finishing lines"),
+        (lambda a, b: recovery(b, b[-1]) - recovery(a, a[-1]), "two finishing lines"),
         (saved(lambda a, b: end(a)), "The level is that of the start with a base"),
         (saved(lambda a, b: b[-1]), "a single loss"),
         (saved(lambda a, b: sum(b) / len(b)), "mean of the whole curve"),

@@ -265,12 +265,16 @@ def saved_steps(function: object) -> str:
         """Both recoveries, to a level found otherwise."""
         return lambda a, b: recovery_of(b, level(a, b)) - recovery_of(a, level(a, b))
 
-    def each_its_own(a: list[float], b: list[float]) -> float:
-        return recovery_of(b, end_level(b)) - recovery_of(a, end_level(a))
+    def each_to_its_own(level: Any) -> Any:
+        return lambda a, b: recovery_of(b, level(b)) - recovery_of(a, level(a))
 
+    own = (
+        "Each curve is measured to its own last level: two runners with two finishing lines. Both have to "
+        "reach the level of the from-scratch start."
+    )
     check_function(function, saved_of, cases, [
-        Misconception("Each curve is measured to its own last level: two runners with two finishing lines. "
-                      "Both have to reach the level of the from-scratch start.", each_its_own),
+        Misconception(own, each_to_its_own(end_level)),
+        Misconception(own, each_to_its_own(lambda losses: losses[-1])),
         Misconception("The level is that of the start with a base. Take where the from-scratch start ends: "
                       "that is what is to be reached sooner.", to(lambda a, b: end_level(a))),
         Misconception("The level is a single loss, the last one, and that is noisy. Take the mean of the "
