@@ -85,7 +85,9 @@ def _compare_numbers(
         raise Wrong(f"{what} should be {kind}, and is {kind_of(got)}.", got=shown(got), cause=cause)
     if wanted.ndim == 0 and isinstance(got, (list, tuple)):
         comma = "A comma after the value makes a tuple of it." if isinstance(got, tuple) else ""
-        raise Wrong(f"{what} should be a number, and is {kind_of(got)}.", got=shown(got), cause=cause or comma)
+        raise Wrong(
+            f"{what} should be a number, and is {kind_of(got)}.", got=shown(got), cause=cause or comma
+        )
     if wanted.ndim == 0 and values.size == 1:
         values = values.reshape(())
     if values.shape != wanted.shape:

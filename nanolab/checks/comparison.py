@@ -75,7 +75,10 @@ def hide(answer: object) -> str:
         kept = (list(mine), list(theirs))
         pairs = call(answer, mine, theirs, random.Random(seed))
         if (mine, theirs) != kept:
-            raise Wrong("`hide` changed the lists that it was given.", cause="`shuffle`, `pop` and the like work in place: use copies.")
+            raise Wrong(
+                "`hide` changed the lists that it was given.",
+                cause="`shuffle`, `pop` and the like work in place: use copies.",
+            )
         placed.append(_placed(pairs, mine, theirs))
         again = call(answer, mine, theirs, random.Random(seed))
         if _placed(again, mine, theirs) != placed[-1]:
