@@ -257,8 +257,8 @@ def chat_targets(function: object) -> str:
         Misconception("The inputs are given as targets: not shifted.",
                       lambda ids, mask: ids[:-1].masked_fill(mask[:-1] == 0, -1)),
     ])  # fmt: skip
-    ids, mask = cases[0]
-    _needs_tensor(call(function, ids.clone(), mask.clone()), ids, "chat_targets")
+    one_case = [value.clone() for value in cases[0]]
+    _needs_tensor(call(function, *one_case), cases[0][0], "chat_targets")
     return "It learns its own words, from the first to the one that ends the turn, and nobody else's."
 
 

@@ -64,8 +64,8 @@ CLEARED: dict[str, dict[str, str]] = {
         "too fast": "A rate too high spoils a model little by little. Here a good model was lost in a single "
         "step. "
         "What was special about its rewards?",
-        "reward": "The reward is honest: 1 for the right number, 0 otherwise. All rewards of the last step are equal: "
-        "what is done with them?",
+        "reward": "The reward is honest: 1 for the right number, 0 otherwise. All rewards of the last step "
+        "are equal: what is done with them?",
         "small": "It solved problems until that step. What was special about its rewards?",
     },
     "F": {
