@@ -44,7 +44,8 @@ def test_each_fault_is_accepted_by_its_name_and_no_other_suspect_is(case):
         ("B", "the learning rate is much too high"), ("C", "validation rows are in the training set"),
         ("C", "data leak"), ("D", "prompt tokens in the loss"), ("D", "The mask is ignored"),
         ("E", "zero variance group"), ("E", "division by zero"), ("F", "reward hacking"), ("F", "REWARD"),
-        ("F", "the model is paid for calls"),
+        ("F", "the model is paid for calls"), ("A", "it copies"), ("A", "off by one"), ("C", "contamination"),
+        ("E", "0/0"), ("E", "the std is 0"),
     ],
 )  # fmt: skip
 def test_a_fault_may_be_named_in_other_words(case, words):
@@ -79,7 +80,8 @@ def test_what_clears_a_suspect_is_said(case, blamed, says):
 
 
 def test_a_diagnosis_names_one_known_suspect():
-    assert "none of the suspects" in refused(broken_runs.diagnosis, patient("A"), "bad luck")
+    for words in ("bad luck", "the answer stood in the question"):
+        assert "none of the suspects" in refused(broken_runs.diagnosis, patient("A"), words)
     assert "Make up your mind" in refused(broken_runs.diagnosis, patient("A"), "targets or the leak")
     assert "by a text" in refused(broken_runs.diagnosis, patient("A"), 7)
     with pytest.raises(NotAttempted):
@@ -147,12 +149,12 @@ def listed_targets(ids, mask):
 @pytest.mark.parametrize(
     ("name", "other"),
     [
-        ("cut_rows", lambda s, r, c: [s[:-1].reshape(r, c).tolist(), s[1:].reshape(r, c).tolist()]),
+        ("cut_rows", lambda s, r, c: [s[:-1].reshape(r, c), s[1:].reshape(r, c)]),
         ("rate_at", lambda step, peak, warmup: torch.tensor(mended_rate(step, peak, warmup))),
         ("rate_at", lambda step, peak, warmup: peak * min(100, 100 * (step + 1) / warmup) / 100),
         ("split_documents", last_for_validation),
         ("split_documents", shuffled_split),
-        ("chat_targets", listed_targets),
+        ("chat_targets", lambda ids, mask: torch.tensor(listed_targets(ids, mask))),
         ("scaled_advantages", lambda rewards: group_advantages(rewards, normalise=True)),
         ("points", lambda reply, answer: extract_answer(reply) == answer),
     ],
@@ -198,6 +200,20 @@ WRONG = [
     ("cut_rows", lambda s, r, c: (s[:-1].view(r, c), s[:-1].roll(-1).view(r, c)), "of the whole batch"),
     ("cut_rows", lambda s, r, c: mended_cut(s, r, c)[::-1], "wrong way"),
     ("cut_rows", lambda s, r, c: (s[2:].view(r, c), s[2:].view(r, c)), "raised RuntimeError"),
+    ("cut_rows", lambda s, r, c: [x.tolist() for x in mended_cut(s, r, c)], "should return tensors"),
+    ("cut_rows", lambda s, r, c: [x.float() for x in mended_cut(s, r, c)], "whole numbers"),
+    ("chat_targets", listed_targets, "should return tensors"),
+    ("chat_targets", lambda i, m: mended_targets(i, m).float(), "whole numbers"),
+    ("scaled_advantages", lambda r: mended_advantages(r).tolist(), "should return tensors"),
+    ("rate_at", lambda step, peak, warmup: (mended_rate(step, peak, warmup),), "makes a tuple"),
+    ("rate_at", lambda step, peak, warmup: mended_rate(step, 1, warmup), "multiply by `peak`"),
+    ("rate_at", lambda s, p, w: p * (s + 1) / w if s <= w else p, "One stair too many"),
+    ("split_documents", lambda t, n: (t[n:], [x for x in t[:n] if x not in t[n:]]), "not the validation"),
+    ("scaled_advantages", lambda r: centre(r) / spread(r).clamp_min(1e-6), "to a computer"),
+    ("scaled_advantages", lambda r: torch.where(r == r[:, :1], 0.0, centre(r) / spread(r)), "whole row"),
+    ("points", lambda r, a: float(f"#### {a}" in r), "begins a longer number"),
+    ("points", lambda r, a: 1.0 if mended_points(r, a) else -1.0, "not less"),
+    ("points", lambda r, a: float(extract_answer(r) == int(a)), "It never pays"),
     ("rate_at", FOUND["rate_at"], "per cent are taken for shares"),
     ("rate_at", lambda step, peak, warmup: peak * min(1, 100 * (step + 1) / warmup), "no warm-up left"),
     ("rate_at", lambda step, peak, warmup: peak, "no warm-up left"),
@@ -208,7 +224,7 @@ WRONG = [
     ("split_documents", FOUND["split_documents"], "Validation rows in training"),
     ("split_documents", lambda t, n: (t[n:], t[:n]), "A text may be there twice"),
     ("split_documents", lambda t, n: (t, []), "leaks nothing, and measures nothing"),
-    ("split_documents", lambda t, n: (t[n + 2 :], t[:n]), "are in neither list"),
+    ("split_documents", lambda t, n: (t[n + 2 :], t[:n]), "in neither list"),
     ("split_documents", lambda t, n: mended_split(t, n)[::-1], "the two are exchanged"),
     ("split_documents", lambda t, n: ([t.pop() for _ in range(n)], t), "changed the list"),
     ("split_documents", lambda t, n: (["one"], ["two"] * n), "was not among them"),

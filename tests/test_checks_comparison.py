@@ -50,6 +50,9 @@ WRONG_TESTS = {
     "share": (lambda w, b: w / (w + b), "3 of 5 and 60 of 100"),
     "normal": (lambda w, b: math.erfc(abs(w - b) / math.sqrt(2 * (w + b))), "normal approximation"),
     "confidence": (lambda w, b: 1 - p_value(w, b), "turned around"),
+    "per cent": (lambda w, b: 100 * p_value(w, b), "in per cent"),
+    "rounded": (lambda w, b: round(p_value(w, b), 3), "keep all the digits"),
+    "comma": (lambda w, b: (p_value(w, b),), "makes a tuple"),
     "by hand": (lambda w, b: 0.021484375, "typed in by hand"),
     "raises": (lambda w, b: w / 0, "raised ZeroDivisionError"),
 }  # fmt: skip
@@ -162,8 +165,9 @@ WRONG_CURTAINS = {
     ),
     "flag true": (lambda m, t, r: [(a, b, True) for a, b, c in hide(m, t, r)], "the coin of this very pair"),
     "no flag": (lambda m, t, r: [(a, b) for a, b, c in hide(m, t, r)], "(left, right, mine_is_left)"),
+    "words": (lambda m, t, r: [(a, b, "mine") for a, b, c in hide(m, t, r)], "True or False"),
     "mixed up": (mixed_up, "must answer the same prompt"),
-    "in place": (in_place, "works in place"),
+    "in place": (in_place, "work in place"),
     "one pair": (lambda m, t, r: hide(m, t, r)[:1], "an entry for each prompt"),
     "raises": (lambda m, t, r: r.coin(), "raised AttributeError"),
 }
@@ -213,6 +217,7 @@ VOTES = for_mine(7, 4)
 def test_votes_before_the_reveal_count_in_any_spelling():
     for votes in (VOTES, VOTES.lower(), " ".join(VOTES), list(VOTES)):
         comparison.votes(cast(VOTES), votes)
+        comparison.votes(cast(votes), votes)
     revealed = cast(VOTES)
     revealed.reveal()
     comparison.votes(revealed, VOTES)
@@ -290,7 +295,8 @@ def test_right_verdicts_pass():
         ((9, 1), tail(9, 1), "mine", "One direction only"),
         ((9, 1), 0.9, "mine", "the share of wins"),
         ((11, 1), p_value(6, 6), "not shown", "counts votes for left and right"),
-        ((11, 1), 0.01, "mine", "p for 11 wins and 1 losses is not right"),
+        ((11, 1), 0.01, "mine", "the p-value of 11 wins and 1 losses is not right"),
+        ((11, 1), 100 * p_value(11, 1), "mine", "in per cent"),
         ((11, 1), p_value(11, 1), True, "should be one of"),
     ],
 )
@@ -311,6 +317,7 @@ WRONG_RUBRICS = {
     "exchanged": (lambda m: {2: 1, 1: 2, 0: 0}[rubric(m)], "2 and 1 are exchanged"),
     "ended": (lambda m: 2 if m.form and m.content else int(m.ended), "To end properly"),
     "either": (lambda m: 2 if m.form and m.content else int(m.form or m.content), "A right word in a reply"),
+    "no form": (lambda m: 2 if m.content else 1, "ask for `form` first"),
     "sum": (lambda m: m.ended + m.form + m.content, "adds up all three marks"),
     "sum of two": (lambda m: m.form + m.content, "A right word in a reply"),
     "strict": (lambda m: 2 * (m.form and m.content), "near miss from noise"),

@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from nanolab.checks.comparing import kind_of
 from nanolab.checks.core import Misconception, Wrong, call, check, check_function, shown
 from nanolab.checks.suspects import CLEARED, EVIDENCE, FAULTS, WORDS, suspects_in
-from nanolab.viz.output import number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,29 +21,35 @@ if TYPE_CHECKING:
 
 
 @check
-def diagnosis(patient: Patient, answer: object) -> str:
-    """Whether `answer` names the fault of this patient's case, by its short name or in other words."""
+def diagnosis(patient: Patient, diagnosis: object) -> str:
+    """Whether `diagnosis` names the fault of this patient's case, by its short name or in other words."""
     case = patient.case
-    named = suspects_in(answer)
+    named = suspects_in(diagnosis)
     if not named:
         raise Wrong(
-            f"{shown(answer)} is none of the suspects.", cause=f"Use a short name: {', '.join(WORDS)}."
+            f"{shown(diagnosis)} is none of the suspects.", cause=f"Use a short name: {', '.join(WORDS)}."
         )
     if len(named) > 1:
         raise Wrong(f"that names {' and '.join(named)}.", cause="Make up your mind: one fault a case.")
     if named[0] != FAULTS[case]:
-        found = f"its curve ends at {number(_end(patient))}"
         raise Wrong(
-            f"case {case} has another fault than {named[0]!r}.", got=found,
+            f"case {case} has another fault than {named[0]!r}.",
             cause=CLEARED[case].get(named[0], "Nothing that was measured speaks for it. Question it once "
             "more."),
         )  # fmt: skip
     return f"The evidence: {EVIDENCE[case]}."
 
 
-def _end(patient: Patient) -> float:
-    """The last value of the first curve, whatever it shows."""
-    return next((curve[-1][1] for curve in patient.curves.values() if curve), math.nan)
+def _needs_tensor(value: object, like: Tensor, name: str) -> None:
+    """The training goes on with what a mended function returns: lists and fractions would stop it there."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        raise Wrong(f"`{name}` should return tensors, and one is {kind_of(value)}.", got=shown(value),
+                    cause="The numbers are right. `torch.tensor(...)` makes a tensor of a list.")  # fmt: skip
+    if value.is_floating_point() and not like.is_floating_point():
+        raise Wrong(f"`{name}` should return whole numbers, and they are {value.dtype}.", got=shown(value),
+                    cause="Tokens are whole numbers: they pick a row of a table.")  # fmt: skip
 
 
 # ---- case A
@@ -97,6 +103,8 @@ def cut_rows(function: object) -> str:
         Misconception("Inputs and targets are exchanged: return the inputs first.",
                       lambda *case: cut(1)(*case)[::-1]),
     ])  # fmt: skip
+    for part in call(function, *cases[0]):
+        _needs_tensor(part, cases[0][0], "cut_rows")
     return "Each target is the token after its input, across the ends of rows as well."
 
 
@@ -127,6 +135,10 @@ def rate_at(function: object) -> str:
                       lambda step, peak, warmup: peak * min(1.0, step / warmup)),
         Misconception("It climbs on beyond the peak: after the warm-up the rate stays.",
                       lambda step, peak, warmup: peak * (step + 1) / warmup),
+        Misconception("One stair too many: at step `warmup` the rate is at its peak already.",
+                      lambda step, peak, warmup: peak * (step + 1) / warmup if step <= warmup else peak),
+        Misconception("That is the share of the peak: multiply by `peak`.",
+                      lambda step, peak, warmup: right(step, 1.0, warmup)),
         Misconception("Now it is a hundred times too low: divide by 100 once.",
                       lambda step, peak, warmup: right(step, peak, warmup) / 100),
     ])  # fmt: skip
@@ -172,7 +184,9 @@ def _split(training: list[str], validation: list[str], texts: list[str], count: 
     if len(validation) != count:
         raise Wrong(
             f"{about} {len(validation)} validate.", got=sizes, expected=f"{count} to validate with",
-            cause="An empty validation leaks nothing, and measures nothing." if not validation else "",
+            cause="An empty validation leaks nothing, and measures nothing." if not validation
+            else "The copies should leave the training, not the validation." if len(validation) < count
+            else "",
         )  # fmt: skip
     if invented := [text for text in [*training, *validation] if text not in set(texts)]:
         raise Wrong(f"{about} one was not among them.", got=shown(invented[0]))
@@ -189,7 +203,7 @@ def _split(training: list[str], validation: list[str], texts: list[str], count: 
         )  # fmt: skip
     if lost:
         raise Wrong(
-            f"{about} {len(lost)} are in neither list.", got=sizes,
+            f"{about} {len(lost)} in neither list.", got=sizes,
             cause="Only what validates has to leave the training.",
         )  # fmt: skip
 
@@ -243,6 +257,8 @@ def chat_targets(function: object) -> str:
         Misconception("The inputs are given as targets: not shifted.",
                       lambda ids, mask: ids[:-1].masked_fill(mask[:-1] == 0, -1)),
     ])  # fmt: skip
+    one_case = [value.clone() for value in cases[0]]
+    _needs_tensor(call(function, *one_case), cases[0][0], "chat_targets")
     return "It learns its own words, from the first to the one that ends the turn, and nobody else's."
 
 
@@ -280,6 +296,10 @@ def scaled_advantages(function: object) -> str:
         centred = rewards - rewards.mean(dim=1, keepdim=True)
         return centred / (centred.square().mean(dim=1, keepdim=True).sqrt() + epsilon)
 
+    def clamped(rewards: Tensor, least: float) -> Tensor:
+        centred = rewards - rewards.mean(dim=1, keepdim=True)
+        return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(least)
+
     def where_spread(rewards: Tensor) -> Tensor:
         return torch.nan_to_num(plainly(rewards, 0.0), 0.0, 0.0, 0.0)
 
@@ -302,6 +322,9 @@ def scaled_advantages(function: object) -> str:
         *[Misconception(hides.format(e), lambda r, e=e: plainly(r, e)) for e in epsilons],
         *[Misconception(hides.format(e), lambda r, e=e: right(r, epsilon=e)) for e in epsilons],
         Misconception(rounding, where_spread),
+        *[Misconception(rounding, lambda r, e=e: clamped(r, e)) for e in epsilons],
+        Misconception("Ask of a whole row whether all are equal: `.all(dim=1, keepdim=True)`.",
+                      lambda r: torch.where(r == r[:, :1], 0.0, plainly(r, 0.0))),
         Misconception("That divides by n - 1, as torch's `std` does. The mean squared distance divides by n.",
                       lambda r: right(r, ddof=1)),
         Misconception("One standard deviation for the whole batch: each group has its own.", whole_batch),
@@ -313,6 +336,7 @@ def scaled_advantages(function: object) -> str:
         Misconception("The groups without a spread were dropped: each group keeps its row, with zeros.",
                       lambda r: [row for row in right(r) if any(row)]),
     ])  # fmt: skip
+    _needs_tensor(call(function, cases[0][0].clone()), cases[0][0], "scaled_advantages")
     return "Equal rewards teach nothing, whatever their value, and the other groups are what they were."
 
 
@@ -392,6 +416,12 @@ def points(function: object) -> str:
         paid_for("1,150 and 1150 are the same number. `extract_answer` knows; a comparison of texts "
                       "does not.",
                       lambda reply, answer: given(reply, plain=True) == answer),
+        paid_for("It pays where `#### 35` only begins a longer number, such as `#### 3513`.",
+                      lambda reply, answer: f"#### {answer}" in reply),
+        paid_for("A wrong reply is paid 0, not less.",
+                      lambda reply, answer: 1.0 if right(reply, answer) else -1.0),
+        paid_for("It never pays. `answer` is a text: is it compared with a number, or by `is`?",
+                      lambda reply, answer: 0.0),
         paid_for("Right and wrong are exchanged: wrong answers are paid.",
                       lambda reply, answer: 1.0 - right(reply, answer)),
     ])  # fmt: skip

@@ -83,6 +83,9 @@ def _compare_numbers(
     if values is None:
         kind = "a number" if wanted.ndim == 0 else "numbers"
         raise Wrong(f"{what} should be {kind}, and is {kind_of(got)}.", got=shown(got), cause=cause)
+    if wanted.ndim == 0 and values.size == 1 and type(got) is tuple:
+        comma = cause or "A comma after the value makes a tuple of it."
+        raise Wrong(f"{what} should be a number, and is {kind_of(got)}.", got=shown(got), cause=comma)
     if wanted.ndim == 0 and values.size == 1:
         values = values.reshape(())
     if values.shape != wanted.shape:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 from nanolab.checks.core import Misconception, Wrong, call, check, check_function, diagnose_value, shown
@@ -26,28 +26,28 @@ def _plain(text: str) -> str:
 
 
 @check
-def prompts(answer: object) -> str:
+def prompts(prompts: object) -> str:
     """At least 12 different prompts, 4 of them the learner's own."""
-    if isinstance(answer, str):
-        raise Wrong("the prompts are one text; a list of texts is expected.", got=shown(answer, 80))
-    if not isinstance(answer, (list, tuple)):
-        raise Wrong("the prompts should be a list of texts.", got=shown(answer, 80))
-    for number, prompt in enumerate(answer, 1):
+    if isinstance(prompts, str):
+        raise Wrong("the prompts are one text; a list of texts is expected.", got=shown(prompts, 80))
+    if not isinstance(prompts, (list, tuple)):
+        raise Wrong("the prompts should be a list of texts.", got=shown(prompts, 80))
+    for number, prompt in enumerate(prompts, 1):
         if not isinstance(prompt, str):
             cause = "A list within the list? Join lists with +." if isinstance(prompt, (list, tuple)) else ""
             raise Wrong(f"prompt {number} should be a text.", got=shown(prompt, 80), cause=cause)
         if not _plain(prompt):
             raise Wrong(f"prompt {number} is empty.")
-    different = {_plain(prompt) for prompt in answer}
-    if len(different) < len(answer):
+    different = {_plain(prompt) for prompt in prompts}
+    if len(different) < len(prompts):
         raise Wrong(
-            f"{len(answer)} prompts, but only {len(different)} different ones.",
+            f"{len(prompts)} prompts, but only {len(different)} different ones.",
             cause="The same prompt again is no new evidence, in whatever spelling: it looks like more "
             "votes than "
             "there are.",
         )
-    if len(answer) < 12:
-        n = len(answer)
+    if len(prompts) < 12:
+        n = len(prompts)
         least = f"even {n} of {n} has p = {p_value_of(n, 0):.2g}" if p_value_of(n, 0) >= LEVEL else \
             f"it would take {needed(n)} of {n} votes"  # fmt: skip
         raise Wrong(
@@ -58,7 +58,7 @@ def prompts(answer: object) -> str:
     if len(own) < 4:
         raise Wrong(f"{len(own)} of the prompts are your own.", expected="4 or more",
                     cause="A model should also be asked what nobody of us thought of.")  # fmt: skip
-    return f"With {len(answer)} votes, {needed(len(answer))} of them are more than luck."
+    return f"With {len(prompts)} votes, {needed(len(prompts))} of them are more than luck."
 
 
 # ---- hiding who is who
@@ -75,7 +75,10 @@ def hide(answer: object) -> str:
         kept = (list(mine), list(theirs))
         pairs = call(answer, mine, theirs, random.Random(seed))
         if (mine, theirs) != kept:
-            raise Wrong("`hide` changed the lists that it was given.", cause="`rng.shuffle` works in place.")
+            raise Wrong(
+                "`hide` changed the lists that it was given.",
+                cause="`shuffle`, `pop` and the like work in place: use copies.",
+            )
         placed.append(_placed(pairs, mine, theirs))
         again = call(answer, mine, theirs, random.Random(seed))
         if _placed(again, mine, theirs) != placed[-1]:
@@ -106,6 +109,9 @@ def _placed(pairs: object, mine: Sequence[str], theirs: Sequence[str]) -> tuple[
                 cause="The replies to different prompts were mixed: each pair must answer the same prompt."
                 if mixed else "",
             )  # fmt: skip
+        if isinstance(flag, str):
+            raise Wrong(f"the third part of entry {number} should be True or False, and is a text.",
+                        got=shown(flag), cause="It says whether mine is left.")  # fmt: skip
         lefts.append(left == a)
         said.append(bool(flag))
     if lefts != said:
@@ -146,9 +152,9 @@ def _fair(placed: Sequence[tuple[bool, ...]]) -> None:
 
 
 @check
-def votes(ballot: Ballot, answer: object) -> str:
+def votes(ballot: Ballot, my_votes: object) -> str:
     """The votes: one a prompt, cast before the ballot was revealed, and not changed since."""
-    given = _letters(answer)
+    given = _letters(my_votes)
     if ballot.votes is None:
         raise Wrong("these votes were not cast.", cause="Hand them in: `ballot.cast(my_votes)`.")
     if len(given) != len(ballot.prompts):
@@ -222,9 +228,10 @@ def verdict(ballot: Ballot, p: object, conclusion: object) -> str:
                 at_least(max(wins, losses), min(wins, losses)),
             "That counts votes for left and right, not for mine and theirs: use the rows of `reveal()`.":
                 p_value_of(lefts, rights),
+            "That is in per cent: a probability goes from 0 to 1.": 100 * right,
             "That is the share of wins, not a p-value.": wins / max(1, wins + losses),
         },
-        tolerance=1e-3, what=f"p for {wins} wins and {losses} losses",
+        tolerance=1e-3, what=f"the p-value of {wins} wins and {losses} losses",
     )  # fmt: skip
     _concluded(conclusion, wins, losses, right)
     if right >= LEVEL:
@@ -262,8 +269,13 @@ def _concluded(conclusion: object, wins: int, losses: int, p: float) -> None:
 # ---- marks
 
 
-def _marked(ended: bool, form: bool, content: bool) -> SimpleNamespace:
-    return SimpleNamespace(ended=ended, form=form, content=content)
+@dataclass
+class Marked:
+    """A reply of no model, with its marks; a message shows it as it stands here."""
+
+    ended: bool
+    form: bool
+    content: bool
 
 
 _CASES = [(True, True, True), (True, True, False), (True, False, True), (False, False, True),
@@ -285,6 +297,8 @@ def rubric(answer: object) -> str:
         "The right words alone are not enough: the instruction also says in which form to answer, and to "
         "stop.":
             lambda e, f, c: 2 if c else int(f),
+        "Without the right form there is no point: ask for `form` first.":
+            lambda e, f, c: 2 if c else 1,
         "Good form is not following: a fluent wrong answer is just what plausible text is.":
             lambda e, f, c: 2 if f else 0,
         "2 and 1 are exchanged: the right answer is worth more.":
@@ -301,7 +315,7 @@ def rubric(answer: object) -> str:
     check_function(
         answer,
         lambda marked: _points(*_marks(marked)),
-        [(_marked(*case),) for case in _CASES],
+        [(Marked(*case),) for case in _CASES],
         [Misconception(text, lambda marked, f=f: f(*_marks(marked))) for text, f in wrong.items()],
         what="`rubric`",
     )
@@ -309,7 +323,7 @@ def rubric(answer: object) -> str:
 
 
 @check
-def difference(mine: Sequence[Any], theirs: Sequence[Any], answer: object) -> str:
+def difference(mine: Sequence[Any], theirs: Sequence[Any], ahead: object) -> str:
     """Mean points of mine minus theirs on the same questions."""
     ours, others = (
         [_points(one.ended, one.form, one.content) for one in marked] for marked in (mine, theirs)
@@ -319,7 +333,7 @@ def difference(mine: Sequence[Any], theirs: Sequence[Any], answer: object) -> st
     gap = (sum(ours) - sum(others)) / len(ours)
     won = [a > b for a, b in zip(ours, others, strict=True) if a != b]
     diagnose_value(
-        answer, gap,
+        ahead, gap,
         {
             "Theirs minus mine: the sign is turned around.": -gap,
             "That is the difference of the sums: divide by the number of "

@@ -89,6 +89,13 @@ def sign_test(answer: object) -> str:
                 lambda wins, losses: 1 - p_value_of(wins, losses),
             ),
             Misconception("That is the normal approximation: too rough for so few votes.", _normal),
+            Misconception(
+                "That is in per cent: a probability goes from 0 to 1.",
+                lambda wins, losses: 100 * p_value_of(wins, losses),
+            ),
+            *[Misconception("Rounded: keep all the digits, and round only what you print.",
+                            lambda wins, losses, places=places: round(p_value_of(wins, losses), places))
+              for places in (2, 3)],
         ],
         what="`p_value`",
     )  # fmt: skip

@@ -9,12 +9,12 @@ from nanolab.checks.core import Wrong, shown
 FAULTS = {"A": "targets", "B": "too fast", "C": "leak", "D": "mask", "E": "division", "F": "reward"}
 
 WORDS = {
-    "targets": r"target|shift",
-    "mask": r"mask|prompt|question|\buser",
+    "targets": r"target|shift|label|off by one|\bcop(y|ies)",
+    "mask": r"mask|prompt|questions|\buser",
     "too fast": r"too (fast|high|large|big)\b|times (too|100)|hundred|[x×] ?100|warm.?up",
     "too slow": r"too (slow|low)\b|rate.* too small",
-    "leak": r"leak|validation|held.?out|\bsplit",
-    "division": r"divi|zero|variance|deviation|spread|epsilon",
+    "leak": r"leak|validation|held.?out|\bsplit|overlap|contamina",
+    "division": r"divi|zero|variance|deviation|spread|epsilon|0 ?/ ?0|\bstd\b",
     "reward": r"reward|hack|\bpaid|\bpays",
     "small": r"small model|model.* small|^small$|capacity",
 }
@@ -63,9 +63,10 @@ CLEARED: dict[str, dict[str, str]] = {
     "E": {
         "too fast": "A rate too high spoils a model little by little. Here a good model was lost in a single "
         "step. "
-        "What was special about that step? Print the last of its `rewards`.",
-        "reward": "The reward is honest: 1 for the right number, 0 otherwise. Print those of the last step.",
-        "small": "It solved problems until that step. Print the `rewards` of the last step.",
+        "What was special about its rewards?",
+        "reward": "The reward is honest: 1 for the right number, 0 otherwise. All rewards of the last step "
+        "are equal: what is done with them?",
+        "small": "It solved problems until that step. What was special about its rewards?",
     },
     "F": {
         "too fast": "The model learned just what it was paid for. Compare its habits before and after.",

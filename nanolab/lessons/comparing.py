@@ -165,9 +165,10 @@ class Ballot:
             caption="Which reply is better? L, R, or = for no difference",
         )
 
-    def cast(self, votes: str) -> None:
+    def cast(self, votes: str | Sequence[str]) -> None:
         """Hand in the votes, a letter a prompt; blanks between them don't matter. May be repeated."""
-        self.votes = "".join(str(votes).split()).upper()
+        letters = "".join(map(str, votes)) if isinstance(votes, (list, tuple)) else str(votes)
+        self.votes = "".join(letters.split()).upper()
 
     def reveal(self) -> list[dict[str, Any]]:
         """Who wrote what, as rows of a table. From now on, votes come too late."""

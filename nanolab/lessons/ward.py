@@ -71,7 +71,8 @@ class Patient:
         try:
             ((sample,),) = engine.generate_batch([prompt], max_tokens=max_tokens, temperature=0.0)
         except NanolabError as error:
-            return f"(no answer: {one_line(str(error))})"
+            # Without the advice in its second line: that blames the learning rate.
+            return f"(no answer: {str(error).splitlines()[0]})"
         return one_line(engine.completion_text(sample))
 
 
