@@ -182,9 +182,9 @@ def own_logs() -> dict[str, Rows]:
     for start in ("code", "scratch"):
         others = [name for name in differences(profiles["world"], profiles[start]) if name != "data"]
         if others:
-            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+            named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
             raise Wrong(
-                f"the runs {STARTS['world']!r} and {STARTS[start]!r} differ in {', '.join(others[:3])}{more}.",
+                f"the runs {STARTS['world']!r} and {STARTS[start]!r} differ in {named}.",
                 cause="They come from different tries. Run all the cells that train, from the first on.",
             )
     return logs
