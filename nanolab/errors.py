@@ -1,12 +1,30 @@
 """What nanolab raises when a learner needs to know something.
 
 The message says what happened, where (the learner's own file and line), and what to do about it.
-The command line prints it as one paragraph, without a stack trace.
+The command line prints it as one paragraph, and a notebook below the learner's own line: neither shows a
+stack trace.
 """
+
+from __future__ import annotations
+
+import linecache
+import traceback
 
 
 class NanolabError(Exception):
     """Base class of every error that nanolab raises on purpose."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a stack trace: the message, and the last line of the notebook."""
+        own = [
+            (frame.f_code.co_filename, line)
+            for frame, line in traceback.walk_tb(self.__traceback__)
+            if frame.f_globals.get("__name__") == "__main__"
+        ]
+        lines = [f"{type(self).__name__}: {self}"]
+        if own and (text := linecache.getline(*own[-1]).strip()):
+            lines.append(f"(line {own[-1][1]} of the cell: {text})")
+        return lines
 
 
 class ConfigError(NanolabError):

@@ -135,6 +135,7 @@ def test_without_a_kernel_the_words_are_printed(capsys):
         (0.00123, "0.00123"),
         (6.29e6, "6.29 million"),
         (0, "0"),
+        (-0.0, "0"),
         (math.nan, "not a number"),
     ],
 )

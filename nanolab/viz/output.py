@@ -82,6 +82,7 @@ def number(value: float) -> str:
     """A number as people write it: `12,345`, `3.14`, `0.0012`, `6.29 million`, `not a number`."""
     if value != value:
         return "not a number"
+    value += 0.0  # makes 0 of -0
     for size, name in ((1e9, "billion"), (1e6, "million")):
         if size <= abs(value) < 1000 * size:
             return f"{value / size:.3g} {name}"
