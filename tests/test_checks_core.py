@@ -150,7 +150,9 @@ def divides(x):
 
 def test_an_exception_is_told_with_the_learners_own_line():
     line = divides.__code__.co_firstlineno + 2
-    with pytest.raises(Wrong, match=f"`divides` raised ZeroDivisionError: .* in line {line}: `return x / y`"):
+    with pytest.raises(
+        Wrong, match=f"`divides` raised ZeroDivisionError: .*, in line {line}: `return x / y`"
+    ):
         call(divides, 1)
 
 

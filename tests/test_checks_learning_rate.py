@@ -87,10 +87,33 @@ def nan_for_lost(losses, step):
         (nan_for_lost, "nan is neither below nor above"),
         (lambda losses, step: 3.5, "typed in by hand"),
         (lambda losses, step: "low", "should be a number"),
+        (lambda losses, step: math.inf if len(losses) <= step else loss_at(losses, step), "did get there"),
+        (lambda losses, step: sum(losses[max(0, step - 5) : step]) / 5, "divide by how many there are"),
+        (lambda losses, step: sum(losses[step - 5 : step]) / 5, "counts from the end"),
+        (
+            lambda losses, step: None if len(losses) < step else loss_at(losses, step),
+            "every way through it must end",
+        ),
+        (
+            lambda losses, step: (
+                mean([x for x in losses[max(0, step - 5) : step] if x == x] or [math.inf])
+                if len(losses) >= step
+                else math.inf
+            ),
+            "The mean of those that are numbers",
+        ),
     ],
 )
 def test_a_wrong_way_to_read_a_log_is_named(wrong, says):
     assert says in refused(learning_rate.loss_at, wrong)
+
+
+def test_a_nan_of_a_training_is_not_math_nan_itself():
+    def finds_only_math_nan(losses, step):
+        some = losses[max(0, step - 5) : step]
+        return math.inf if len(losses) < step or math.nan in some else mean(some)
+
+    assert "nor equal to itself" in refused(learning_rate.loss_at, finds_only_math_nan)
 
 
 def test_the_last_finite_loss_of_a_lost_run_is_not_taken():
@@ -146,6 +169,10 @@ def test_a_lost_run_is_infinite_in_the_table(runs):
         (lambda runs: {0.02: [4.0, 3.5, 3.0]}, "has no entry 0.001"),
         (lambda runs: {r: row[:2] for r, row in right_table(runs).items()}, "wrong shape"),
         (lambda runs: "3.0", "should be a dictionary"),
+        (lambda runs: [*right_table(runs).values()], "The form is"),
+        (lambda runs: {str(rate): row for rate, row in right_table(runs).items()}, "numbers, no texts"),
+        (lambda runs: {rate: row[-1] for rate, row in right_table(runs).items()}, "The form is"),
+        (lambda runs: dict.fromkeys(runs, right_table(runs)[0.02]), "Every row is that of 0.02"),
     ],
 )
 def test_a_wrong_table_is_explained(runs, wrong, says):
@@ -215,6 +242,13 @@ def by(measure):
         (lambda runs, step: max(runs), "the highest rate"),
         (lambda runs, step: min(runs), "the lowest rate"),
         (lambda runs, step: 0.02, "typed in by hand"),
+        (lambda runs, step: [best_rate(runs, step)], "wrong shape"),
+        (lambda runs, step: runs[best_rate(runs, step)], "should be a number"),
+        (lambda runs, step: next(iter(runs)), "not `steps`"),
+        (
+            lambda runs, step: best_rate(runs, step) if step in runs[max(runs)].validation else None,
+            "returned nothing",
+        ),
         (lambda runs, step: runs[0.02].validation[step], "raised KeyError"),
     ],
 )
@@ -243,6 +277,7 @@ def test_neighbours_on_either_side_of_the_margin_are_the_edge(closer):
         ((0.02, 0.045), "0.045 is still good"),
         ((0.1, 0.045), "lower rate comes first"),
         ((0.001, 0.01), "the lower edge"),
+        ((0.001, 0.1), "0.001 is still too low"),
         ((0.05, 0.1), "A rate that was not tried is a guess"),
         (0.05, "between two rates"),
         ("0.02, 0.1", "between two rates"),
@@ -265,6 +300,8 @@ def test_the_ratio_of_the_best_rates_is_accepted(runs, adamw):
     [
         (0.004 / 0.02, "the other way round"),
         (0.02 - 0.004, "their difference"),
+        (0.02, "Muon's best rate alone"),
+        (0.004, "AdamW's best rate alone"),
         (3.07 / 3.15, "ratio of their *losses*"),
         (0.5 / 0.02, "highest rates that were tried"),
         (math.log10(5), "logarithm"),
@@ -293,6 +330,8 @@ def test_the_two_shapes_have_their_reasons():
         ({"too low": "a", "too high": "a"}, "fail in different ways"),
         ({"too low": "b", "too high": "x"}, "Choose among"),
         ({"too low": "b"}, "no entry"),
+        ({"too low": "x", "too high": "c"}, "Choose among"),
+        ({"low": "c", "high": "a"}, "no entry"),
         ("ba", "A dictionary is expected"),
     ],
 )

@@ -27,6 +27,10 @@ def mean(values):
     return sum(values) / len(values)
 
 
+def mean_of_logs(chances):
+    return mean(-math.log(p) for p in chances)
+
+
 def size(pieces):
     return sum(len(piece.encode()) for piece in pieces)
 
@@ -55,6 +59,7 @@ RIGHT = [
     (line_up, by(lambda one: one.loss * one.tokens / one.bytes)),
     (line_up, by(lambda one: one.loss * one.tokens)),
     (line_up, lambda suspects: tuple(sorted(suspects, key=lambda one: one.loss * one.tokens))),
+    (line_up, lambda suspects: (one.name for one in sorted(suspects, key=lambda one: one.loss * one.tokens))),
 ]  # fmt: skip
 
 WRONG = [
@@ -64,6 +69,9 @@ WRONG = [
     (loss.mean_loss, lambda chances: sum(-math.log(p) for p in chances), "sum over all tokens"),
     (loss.mean_loss, lambda chances: mean(1 - p for p in chances), "how far the probabilities"),
     (loss.mean_loss, lambda chances: 0.693, "typed in by hand"),
+    (loss.mean_loss, lambda chances: -math.log(chances[0]) / len(chances), "inside the loop"),
+    (loss.mean_loss, lambda chances: None if len(chances) > 3 else mean_of_logs(chances), "returned nothing"),
+    (loss.perplexity, lambda loss: math.exp, "should be a number"),
     (loss.perplexity, lambda loss: 2**loss, "as if it were in bits"),
     (loss.perplexity, lambda loss: 10**loss, "10 to the power"),
     (loss.perplexity, lambda loss: math.exp(-loss), "probability"),
@@ -94,6 +102,16 @@ WRONG = [
     (loss.bits_per_byte, lambda losses, pieces: sum(losses) / LN2 / len("".join(pieces)), "counts characters"),
     (loss.bits_per_byte, lambda losses, pieces: mean(losses) / LN2, "bits per token"),
     (loss.bits_per_byte, lambda losses, pieces: mean(losses) * size(pieces) / len(pieces) / LN2, "upside down"),
+    (loss.bits_per_byte, lambda losses, pieces: size(pieces) / sum(losses) * LN2, "bytes per bit"),
+    (loss.bits_per_byte, lambda losses, pieces: mean(losses) / LN2 / size(pieces), "the mean loss by all"),
+    (
+        loss.bits_per_byte,
+        lambda losses, pieces: sum(a / len(b.encode()) for a, b in zip(losses, pieces, strict=True)) / LN2,
+        "token by token",
+    ),
+    (loss.bits_per_byte, lambda losses, pieces: sum(losses) / len("".join(pieces)), "characters, and in nats"),
+    (loss.lowest_loss, lambda chances: mean(-p * math.log(p) for p in chances), "nothing is left to divide"),
+    (loss.lowest_loss, lambda chances: sum(-math.log(p) for p in chances), "in full"),
     (loss.lowest_loss, lambda chances: 0.0, "0 would need"),
     (loss.lowest_loss, lambda chances: sum(-p * math.log2(p) for p in chances), "in bits"),
     (loss.lowest_loss, lambda chances: math.log(len(chances)), "equally likely"),
@@ -105,6 +123,7 @@ WRONG = [
     (line_up, by(lambda one: one.loss * one.bytes / one.tokens), "upside down"),
     (line_up, lambda suspects: ["B", "A", "E", "C", "D"], "typed in by hand"),
     (line_up, lambda suspects: "B", "should be a list"),
+    (line_up, lambda suspects: {one.name: one.loss for one in suspects}, "should be a list"),
 ]  # fmt: skip
 
 

@@ -71,6 +71,12 @@ def test_a_sweep_of_adamw_trains_the_matrices_with_adamw(course, tokenizer):
         sweeps.sweep(course, tokenizer, [0.02], 4, optimizer="SGD")
 
 
+@pytest.mark.parametrize("rates", [0.02, [], [-0.02], ["0.02"]])
+def test_a_sweep_needs_a_list_of_rates(course, tokenizer, rates):
+    with pytest.raises(ConfigError, match="a list of numbers above 0"):
+        sweeps.sweep(course, tokenizer, rates, 4)
+
+
 def test_a_run_that_diverges_ends_and_the_others_go_on(course, tokenizer, monkeypatch):
     rightly, lost = sweeps.fit, []
 

@@ -61,7 +61,7 @@ def _compare_exactly(got: object, expected: object, what: str, cause: str) -> No
         kind = "a text" if isinstance(expected, str) else "True or False"
         raise Wrong(f"{what} should be {kind}, and is {kind_of(got)}.", got=shown(got), cause=cause)
     if isinstance(expected, (list, tuple)):
-        if isinstance(plain, str) or not isinstance(plain, Iterable):
+        if isinstance(plain, (str, Mapping)) or not isinstance(plain, Iterable):
             raise Wrong(f"{what} should be a list, and is {kind_of(got)}.", got=shown(got), cause=cause)
         plain, expected = list(plain), list(expected)
         if len(plain) != len(expected):
@@ -86,7 +86,7 @@ def _compare_numbers(
     if wanted.ndim == 0 and values.size == 1 and type(got) is tuple:
         comma = cause or "A comma after the value makes a tuple of it."
         raise Wrong(f"{what} should be a number, and is {kind_of(got)}.", got=shown(got), cause=comma)
-    if wanted.ndim == 0 and values.size == 1:
+    if wanted.ndim == 0 and values.size == 1 and not isinstance(got, (list, tuple)):
         values = values.reshape(())
     if values.shape != wanted.shape:
         raise Wrong(

@@ -33,6 +33,7 @@ __all__ = [
 P = ParamSpec("P")
 
 TYPED_IN = "It is the same answer for every input. Was it typed in by hand? Compute it from what comes in."
+NO_RETURN = "For other inputs it did: every way through it must end with `return` and a value."
 
 
 # ---- a check cell
@@ -52,9 +53,9 @@ def check(function: Callable[P, str | None]) -> Callable[P, None]:
         try:
             for position, value in enumerate(args):
                 if not attempted(value):
-                    name = names[min(position, len(names) - 1)]
+                    name = f"`{names[min(position, len(names) - 1)]}`" if position else "your answer"
                     raise NotAttempted(
-                        f"`{name}` still has a `...`. Fill in the TODO above, run it, then this."
+                        f"{name} still has a `...`. Fill in the TODO above, run it, then this."
                     )
             praise = function(*args, **kwargs)
         except CheckFailed as error:
@@ -112,7 +113,12 @@ def check_function(
     what = what or f"`{getattr(fn, '__name__', 'your function')}`"
     answers: list[object] = []
     for case in cases:
-        got = call(fn, *_copies(case), seconds=seconds)
+        try:
+            got = call(fn, *_copies(case), seconds=seconds)
+        except NotAttempted:
+            if not answers:
+                raise
+            raise Wrong(f"{what} of {_arguments(case)} returned nothing.", cause=NO_RETURN) from None
         answers.append(got)
         expected = right(*_copies(case))
         try:
@@ -143,7 +149,10 @@ def _cause(
         except Exception:
             continue
     first, rest = answers[0], answers[1:]
-    constant = bool(rest) and all(same(other, first, 1e-9) for other in rest)
+    try:
+        constant = bool(rest) and all(same(other, first, 1e-9) for other in rest)
+    except AssertionError:  # answers that are no numbers
+        constant = False
     varies = any(not same(right(*case), right(*cases[0]), tolerance) for _, case in tried)
     return TYPED_IN if constant and varies else ""
 

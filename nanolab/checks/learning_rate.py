@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nanolab.checks.core import (
+    NO_RETURN,
     Misconception,
+    NotAttempted,
     Wrong,
     call,
     check,
@@ -70,6 +72,13 @@ def loss_at(function: object) -> str:
         Misconception("The last losses of the run, whatever the step: two runs could not be compared at the "
                       "same step.",
                       lambda losses, step: _mean(losses[-WINDOW:])),
+        Misconception("A run of as many losses as `step` did get there: losses[step - 1] is its last.",
+                      lambda losses, step: mean_before(losses, step) if len(losses) > step else math.inf),
+        Misconception("There are not five losses yet: divide by how many there are.",
+                      lambda losses, step: sum(losses[max(0, step - WINDOW) : step]) / WINDOW),
+        Misconception("There are not five losses yet, and a slice from `step - 5` below 0 counts from the "
+                      "end.",
+                      lambda losses, step: sum(losses[step - WINDOW : step]) / WINDOW),
         Misconception("The lowest loss so far is a lucky batch. Take the mean of the last five.",
                       lambda losses, step: min(losses[:step])),
     ])  # fmt: skip
@@ -80,24 +89,30 @@ def loss_at(function: object) -> str:
 def _ended(function: object, log: Any) -> None:
     """Runs that diverged, or were stopped, before the step that is asked for."""
     for losses, step, why in (
-        ([*log(20), math.nan], 50, "diverged in step 21"),
-        ([*log(30), math.nan], 31, "diverged in step 31"),
+        ([*log(20), float("nan")], 50, "diverged in step 21"),
+        ([*log(30), float("nan")], 31, "diverged in step 31"),
         (log(12), 40, "was stopped after 12 steps"),
     ):
-        got = call(function, list(losses), step)
-        finite = [loss for loss in losses if math.isfinite(loss)]
         about = f"the loss at step {step} of a run that {why}"
+        try:
+            got = call(function, list(losses), step)
+        except NotAttempted:
+            raise Wrong(f"{about} was not returned.", expected="inf", cause=NO_RETURN) from None
+        finite = [loss for loss in losses if math.isfinite(loss)]
         if isinstance(got, float) and math.isnan(got):
             raise Wrong(
                 f"{about} should be math.inf.", got="nan", expected="inf",
-                cause="nan is neither below nor above any number, so min() and sorted() go wrong with it.",
+                cause="nan is neither below nor above any number, nor equal to itself, so min(), sorted() "
+                "and `in` go wrong with it. math.isfinite tells it.",
             )  # fmt: skip
         diagnose_value(got, math.inf, {
             "Its last finite losses are from before it was lost. A run that did not get there has no loss "
             "there.":
                 _mean(finite[-WINDOW:]),
             "Its last finite loss is from before it was lost. It has no loss at this step.": finite[-1],
-            "Slices beyond the end are silently shorter: ask whether the run got there.":
+            "The mean of those that are numbers. A run that did not get there with numbers has no loss there."
+            if len(losses) >= step
+            else "Slices beyond the end are silently shorter: ask whether the run got there.":
                 _mean(finite[max(0, step - WINDOW) : step]),
             "0 would make a lost run the best of all.": 0.0,
         }, what=about)  # fmt: skip
@@ -123,16 +138,32 @@ def table(answer: object, runs: Runs, marks: Sequence[int]) -> str:
         "The steps are in the wrong order.": {r: values[::-1] for r, values in expected.items()},
         "The rows are exchanged: the losses of one rate stand beside another.":
             dict(zip(expected, order[::-1], strict=True)),
+        **{f"Every row is that of {r:g}. Each rate has a run of its own.": dict.fromkeys(expected, values)
+           for r, values in expected.items()},
     }  # fmt: skip
     rounding = 0.003  # of two decimals, relative to losses of a few nats
     if not same(answer, expected, rounding):
         cause = next((text for text, value in wrong.items() if same(answer, value, rounding)), "")
-        compare(answer, expected, "your table", rounding, "nats", cause or (
+        form = "The form is {rate: [loss, loss, loss]}, with the rates as in `runs`: numbers, no texts."
+        typed = (
             "These are not in the logs of these runs. Numbers of another run, or typed in by hand, do not "
             "count: compute them with loss_at."
+        )
+        compare(answer, expected, "your table", rounding, "nats", cause or (
+            typed if _has_rows(answer, expected) else form
         ))  # fmt: skip
     best = min(expected, key=lambda rate: expected[rate][-1])
     return f"At the last of these steps {best:g} is ahead, with {number(expected[best][-1])} nats."
+
+
+def _has_rows(answer: object, expected: Mapping[float, list[float]]) -> bool:
+    """Whether the table has a row of as many numbers as expected for each rate."""
+    if not isinstance(answer, Mapping) or not all(rate in answer for rate in expected):
+        return False
+    rows = [answer[rate] for rate in expected]
+    return all(hasattr(row, "__len__") and not isinstance(row, Mapping) for row in rows) and all(
+        len(row) == len(right) for row, right in zip(rows, expected.values(), strict=True)
+    )
 
 
 @check
@@ -141,7 +172,8 @@ def notes(answer: Any, runs: Runs, marks: Sequence[int]) -> str:
     finals = {rate: mean_before(run.losses, marks[-1]) for rate, run in runs.items()}
     best = min(finals, key=lambda rate: finals[rate])
     if not isinstance(answer, Mapping) or set(answer) != set(finals):
-        compare(answer, dict.fromkeys(finals, ""), "your notes", cause="A note for each rate of the sweep.")
+        each = "A note for each rate of the sweep, {rate: note}, with the rates as numbers."
+        compare(answer, dict.fromkeys(finals, ""), "`notes`", cause=each)
     for rate, loss in finals.items():
         said, gap = _note(answer[rate]), loss - finals[best]
         side = "too low" if rate < best else "too high"
@@ -207,10 +239,11 @@ def best_rate(function: object) -> str:
                       "was lost.", by(lambda run, step: _last_up_to(run.validation, step))),
         Misconception("That is the loss of the best run. The *rate* is asked for.",
                       lambda runs, step: runs[right(runs, step)].validation[step]),
-        Misconception("That rate has the *highest* loss: lower is better.",
+        Misconception("That rate has the highest loss: lower is better.",
                       lambda runs, step: max(runs, key=lambda rate: runs[rate].validation.get(step, -1.0))),
         Misconception("That is the highest rate.", lambda runs, step: max(runs)),
-        Misconception("That is the lowest rate.", lambda runs, step: min(runs)),
+        Misconception("That is the lowest rate. (Is it `step` in your function, and not `steps`?)",
+                      lambda runs, step: min(runs)),
     ], what="`best_rate`")  # fmt: skip
     return "The same step, and text that nobody trained on: that is a fair comparison."
 
@@ -267,16 +300,19 @@ def edge(answer: object, runs: Runs, step: int) -> str:
     if high <= best:
         raise Wrong(
             "that is the lower edge.", got=said, cause=f"Below the best rate ({best:g}) it is only slow. The "
-            f"edge of "
-            "stability is where the rate becomes too *high*.",
+            "edge is where the rate becomes too high.",
         )  # fmt: skip
     if gaps[low] > MARGIN:
         raise Wrong(
-            f"{low:g} is beyond the edge already, or too slow.", got=said, cause="Low should be good."
+            f"{low:g} is {'still too low' if low < best else 'beyond the edge already'}.",
+            got=said,
+            cause=f"The lower of the two should be good: at most {MARGIN:g} nats above the best.",
         )
     if gaps[high] <= MARGIN:
         raise Wrong(
-            f"{high:g} is still good.", got=said, cause="Go higher, until it costs more than the margin."
+            f"{high:g} is still good.",
+            got=said,
+            cause=f"Go higher, until it costs more than {MARGIN:g} nats.",
         )
     if high > NEAR * low:
         raise Wrong(
@@ -300,7 +336,9 @@ def times_higher(answer: object, muon: Runs, adamw: Runs, step: int) -> str:
         return min(runs, key=lambda rate: mean_before(runs[rate].losses, step))
 
     m, a = best(muon), best(adamw)
-    diagnose_value(answer, m / a, {
+    wrong = {
+        "That is Muon's best rate alone. Divide it by AdamW's.": m,
+        "That is AdamW's best rate alone. Muon's is to be divided by it.": a,
         "That is AdamW's divided by Muon's: the other way round.": a / m,
         "That is their difference. Rates are compared by their ratio.": m - a,
         "That is the ratio of their *losses*. The rates are asked for.":
@@ -313,7 +351,11 @@ def times_higher(answer: object, muon: Runs, adamw: Runs, step: int) -> str:
         "That is the logarithm of the ratio.": math.log10(m / a),
         "Both have the same best rate only if they mean the same by it. Look at the lowest point of each "
         "line.": 1.0,
-    }, tolerance=0.02, what="the ratio of the best rates")  # fmt: skip
+    }  # fmt: skip
+    if not same(answer, m / a, 0.02):
+        # Causes are told apart more finely: rates are small, and so are the gaps between them.
+        cause = next((text for text, value in wrong.items() if same(answer, value, 1e-4)), "")
+        compare(answer, m / a, "the ratio of the best rates", 0.02, cause=cause)
     return f"Muon does best at {m:g}, AdamW at {a:g}: the same number means another thing to each."
 
 
@@ -342,15 +384,24 @@ def shapes(answer: object) -> str:
             "a dictionary is expected.", got=shown(answer), cause='Like {"too low": "c", "too high": "d"}.'
         )
     given = {key: str(value).strip().lower().rstrip(".") for key, value in answer.items()}
-    expected = {"too low": "b", "too high": "a"}
-    cause = next((NOT_THAT[letter] for letter in given.values() if letter in NOT_THAT), "")
-    if given == {"too low": "a", "too high": "b"}:
-        cause = "The two are exchanged: which of them makes long steps?"
-    elif not cause and len(set(given.values())) < len(given):
-        cause = "The two curves fail in different ways: one lags from the first step, the other starts fast."
-    elif not cause and not set(given.values()) <= set(EXPLANATIONS):
-        cause = f"Choose among {', '.join(EXPLANATIONS)}."
-    compare(given, expected, "your explanation", cause=cause)
+    if set(given) != {"too low", "too high"}:
+        compare(given, {"too low": "", "too high": ""}, "your explanation")
+    exchanged = given == {"too low": "a", "too high": "b"}
+    for shape, right in {"too low": "b", "too high": "a"}.items():
+        letter = given[shape]
+        if letter == right:
+            continue
+        if letter not in EXPLANATIONS:
+            cause = f"Choose among {', '.join(EXPLANATIONS)}."
+        elif letter in NOT_THAT:
+            cause = NOT_THAT[letter]
+        elif exchanged:
+            cause = "The two are exchanged: which of them makes long steps?"
+        else:
+            cause = (
+                "The two curves fail in different ways: one lags from the first step, the other starts fast."
+            )
+        raise Wrong(f"the reason for {shape!r} is not right.", got=letter, cause=cause)
     return "Too low lags from the start. Too high is quick at first, and then cannot settle."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nanolab.checks.core import (
     Misconception,
@@ -54,6 +54,10 @@ def mean_loss(answer: object) -> str:
             Misconception(
                 "The sign: the logarithm of a probability is negative, and surprise is minus that.",
                 lambda chances: per(chances, math.log),
+            ),
+            Misconception(
+                "Only the first token was counted: does `return` stand inside the loop?",
+                lambda chances: -math.log(chances[0]) / len(chances),
             ),
             Misconception(
                 "This is the sum over all tokens. Divide by how many there are.",
@@ -228,6 +232,21 @@ def bits_per_byte(answer: object) -> str:
                 lambda losses, pieces: sum(losses) / len(losses) ** 2 * sum(sizes(pieces)) / math.log(2),
             ),
             Misconception(
+                "This is bytes per bit: upside down.", lambda losses, pieces: 1 / right(losses, pieces)
+            ),
+            Misconception(
+                "This divides the mean loss by all the bytes. Add the losses up.",
+                lambda losses, pieces: right(losses, pieces) / len(losses),
+            ),
+            Misconception(
+                "This divides token by token. Divide once: all the bits by all the bytes.",
+                lambda losses, pieces: mean_of_ratios(losses, pieces) * len(losses) / math.log(2),
+            ),
+            Misconception(
+                "This counts characters, and in nats. Count the bytes, and divide by ln(2).",
+                lambda losses, pieces: sum(losses) / sum(map(len, pieces)),
+            ),
+            Misconception(
                 "This multiplies by ln(2) where it should divide.",
                 lambda losses, pieces: sum(losses) / sum(sizes(pieces)) * math.log(2),
             ),
@@ -286,6 +305,15 @@ def lowest_loss(answer: object) -> str:
                 lambda chances: -sum(map(math.log, chances)) / len(chances),
             ),
             Misconception("The sign: surprise is minus the logarithm.", lambda chances: -entropy(chances)),
+            Misconception(
+                "The weights make 1 together, so nothing is left to divide by.",
+                lambda chances: entropy(chances) / len(chances),
+            ),
+            Misconception(
+                "This adds up every surprise in full. Each must count as often as it happens: weigh it with "
+                "its probability.",
+                lambda chances: -sum(map(math.log, chances)),
+            ),
         ],
         what="`lowest_loss`",
         unit="nats",
@@ -314,7 +342,7 @@ def best_first(answer: object, suspects: Sequence[Suspect]) -> str:
     for line in [list(suspects), *(_strangers(rng) for _ in range(4))]:
         right = _names(line, lambda one: one.loss * one.tokens / one.bytes)
         got = call(answer, list(line))
-        if isinstance(got, (list, tuple)):
+        if isinstance(got, Iterable) and not isinstance(got, (str, Mapping)):
             got = [getattr(one, "name", one) for one in got]
         causes = (message for message, key in wrong.items() if same(got, _names(line, key)))
         compare(got, right, "the ranking", cause=next(causes, _typed_in(got, line, suspects)))

@@ -132,7 +132,7 @@ def _name(fn: object) -> str:
 
 
 def _place(fn: object, error: BaseException) -> str:
-    """The learner's own line that an exception passed last: ` in line 3: "return x / 0"`."""
+    """The learner's own line that an exception passed last: `, in line 3: "return x / 0"`."""
     code = getattr(fn, "__code__", None)
     if code is None:
         return "."
@@ -146,7 +146,7 @@ def _place(fn: object, error: BaseException) -> str:
         step = step.tb_next
     if not line:
         return "."
-    return f" in line {line}: `{text}`" if text else f" in line {line}."
+    return f", in line {line}: `{text}`" if text else f", in line {line}."
 
 
 def _said(printed: io.StringIO) -> str:
@@ -176,6 +176,7 @@ def shown(value: object, length: int = 300) -> str:
     short.maxstring = short.maxother = short.maxlong = length
     short.maxlist = short.maxtuple = short.maxdict = short.maxset = 12
     try:
-        return " ".join(short.repr(value).split())[: length + 20]
+        text = " ".join(short.repr(value).split())
+        return text if len(text) <= length + 20 else f"{text[: length + 17]}..."
     except Exception:
         return f"something of type {type(value).__name__}"

@@ -127,7 +127,7 @@ def show_suspects(suspects: Sequence[Suspect]) -> None:
         {"suspect": one.name, "nats per token": round(one.loss, 3), "tokens": one.tokens, "bytes": one.bytes}
         for one in suspects
     ]
-    table(rows, caption="One text, five models, five ways to cut it into tokens")
+    table(rows, caption="One text, five models")
 
 
 def reveal(line: Sequence[Unmasked]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -90,6 +90,8 @@ def sweep(
     """
     if optimizer not in OPTIMIZERS:
         raise ConfigError(f"optimizer={optimizer!r}: choose one of {', '.join(OPTIMIZERS)}.")
+    if not isinstance(rates, Collection) or not rates or any(isinstance(r, str) or r <= 0 for r in rates):
+        raise ConfigError(f"rates={rates!r}: give a list of numbers above 0, such as [0.03, 0.06].")
     prepare_process()
     profile = small_profile(course.profile, tokenizer)
     compute = choose_compute(profile.device, profile.dtype)
@@ -100,10 +102,11 @@ def sweep(
     runs = {rate: SweepRun(optimizer, rate) for rate in rates}
     names = [run.name for run in runs.values()]
     grey = {run.name: list(zip(*run.curve(), strict=True)) for run in (behind or {}).values()}
+    many = "1 learning rate" if len(runs) == 1 else f"{len(runs)} learning rates"
     plot = LivePlot(
-        title=f"{optimizer} at {len(rates)} learning rates", series=names, total=steps, behind=grey,
+        title=f"{optimizer} at {many}", series=names, total=steps, behind=grey,
         smooth=dict.fromkeys(names, 5) if steps >= 2 * SMOOTH_FROM else 0,
-        alt=f"Training loss of a small model at {len(rates)} learning rates of {optimizer}",
+        alt=f"Training loss of a small model at {many} of {optimizer}",
     )  # fmt: skip
     with plot:
         for run in runs.values():
