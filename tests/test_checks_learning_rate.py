@@ -230,14 +230,14 @@ def by(measure):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (by(lambda run, step: loss_at(run.losses, step)), "lowest *training* loss"),
+        (by(lambda run, step: loss_at(run.losses, step)), "lowest training loss"),
         (by(lambda run, step: min(run.validation.values())), "its own best moment"),
         (by(lambda run, step: list(run.validation.values())[-1]), "its own last measurement"),
         (
             by(lambda run, step: run.validation[max(k for k in run.validation if k <= step)]),
             "ended before the step",
         ),
-        (lambda runs, step: runs[best_rate(runs, step)].validation[step], "The *rate* is asked for"),
+        (lambda runs, step: runs[best_rate(runs, step)].validation[step], "The rate is asked for"),
         (lambda runs, step: max(runs, key=lambda r: runs[r].validation.get(step, -1)), "lower is better"),
         (lambda runs, step: max(runs), "the highest rate"),
         (lambda runs, step: min(runs), "the lowest rate"),
@@ -302,7 +302,7 @@ def test_the_ratio_of_the_best_rates_is_accepted(runs, adamw):
         (0.02 - 0.004, "their difference"),
         (0.02, "Muon's best rate alone"),
         (0.004, "AdamW's best rate alone"),
-        (3.07 / 3.15, "ratio of their *losses*"),
+        (3.07 / 3.15, "ratio of their losses"),
         (0.5 / 0.02, "highest rates that were tried"),
         (math.log10(5), "logarithm"),
         (1.0, "the same best rate"),

@@ -73,7 +73,7 @@ def test_a_sweep_of_adamw_trains_the_matrices_with_adamw(course, tokenizer):
 
 @pytest.mark.parametrize("rates", [0.02, [], [-0.02], ["0.02"]])
 def test_a_sweep_needs_a_list_of_rates(course, tokenizer, rates):
-    with pytest.raises(ConfigError, match="a list of numbers above 0"):
+    with pytest.raises(ConfigError, match="a list of numbers, none below 0"):
         sweeps.sweep(course, tokenizer, rates, 4)
 
 

@@ -223,10 +223,10 @@ def best_rate(function: object) -> str:
         return lambda runs, step: min(runs, key=lambda rate: measure(runs[rate], step))
 
     check_function(function, right, cases, [
-        Misconception("That rate has the lowest *training* loss. What counts is the loss on text that was "
+        Misconception("That rate has the lowest training loss. What counts is the loss on text that was "
                       "never "
                       "trained on.", by(lambda run, step: mean_before(run.losses, step))),
-        Misconception("That rate has the lowest *training* loss, and at the end of each run.",
+        Misconception("That rate has the lowest training loss, and at the end of each run.",
                       by(lambda run, step: run.losses[-1] if math.isfinite(run.losses[-1]) else math.inf)),
         Misconception("Each run is judged at its own best moment. Compare all of them at the same step.",
                       by(lambda run, step: min(run.validation.values()))),
@@ -237,7 +237,7 @@ def best_rate(function: object) -> str:
         Misconception("A run that ended before the step has no loss there. Its last finite loss is from "
                       "before it "
                       "was lost.", by(lambda run, step: _last_up_to(run.validation, step))),
-        Misconception("That is the loss of the best run. The *rate* is asked for.",
+        Misconception("That is the loss of the best run. The rate is asked for.",
                       lambda runs, step: runs[right(runs, step)].validation[step]),
         Misconception("That rate has the highest loss: lower is better.",
                       lambda runs, step: max(runs, key=lambda rate: runs[rate].validation.get(step, -1.0))),
@@ -341,7 +341,7 @@ def times_higher(answer: object, muon: Runs, adamw: Runs, step: int) -> str:
         "That is AdamW's best rate alone. Muon's is to be divided by it.": a,
         "That is AdamW's divided by Muon's: the other way round.": a / m,
         "That is their difference. Rates are compared by their ratio.": m - a,
-        "That is the ratio of their *losses*. The rates are asked for.":
+        "That is the ratio of their losses. The rates are asked for.":
             muon[m].validation[step] / adamw[a].validation[step],
         "That is the ratio of their losses, the other way round. The rates are asked for.":
             adamw[a].validation[step] / muon[m].validation[step],

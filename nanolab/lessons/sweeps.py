@@ -90,8 +90,8 @@ def sweep(
     """
     if optimizer not in OPTIMIZERS:
         raise ConfigError(f"optimizer={optimizer!r}: choose one of {', '.join(OPTIMIZERS)}.")
-    if not isinstance(rates, Collection) or not rates or any(isinstance(r, str) or r <= 0 for r in rates):
-        raise ConfigError(f"rates={rates!r}: give a list of numbers above 0, such as [0.03, 0.06].")
+    if not isinstance(rates, Collection) or not rates or any(isinstance(r, str) or r < 0 for r in rates):
+        raise ConfigError(f"rates={rates!r}: give a list of numbers, none below 0, such as [0.03, 0.06].")
     prepare_process()
     profile = small_profile(course.profile, tokenizer)
     compute = choose_compute(profile.device, profile.dtype)
