@@ -76,6 +76,13 @@ def test_what_a_learner_wrote_cannot_become_markup(shown):
     assert "<script>" not in shown[0]["text/html"]
 
 
+def test_what_stands_between_backticks_is_code_except_in_the_learners_own_values(shown):
+    with pytest.raises(Wrong):
+        is_four("`x`")
+    assert "`x`" in shown[0]["text/html"]
+    assert verdicts.marked_up("`f` of <b> is ` not right.") == "<code>f</code> of &lt;b&gt; is ` not right."
+
+
 def test_a_notebook_shows_one_plain_line_instead_of_a_stack_trace():
     for failure in (NotAttempted(), Wrong("no", got=1, expected=2, cause="why")):
         (line,) = failure._render_traceback_()

@@ -14,7 +14,6 @@ a stack trace.
 from __future__ import annotations
 
 import functools
-import html
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any, ParamSpec
 
 from nanolab.checks.comparing import compare, diagnose_value, kind_of, same
 from nanolab.checks.running import Printed, call, call_printed, shown
-from nanolab.checks.verdicts import CheckFailed, NotAttempted, Wrong, attempted
+from nanolab.checks.verdicts import CheckFailed, NotAttempted, Wrong, attempted, marked_up
 from nanolab.viz.output import publish
 
 __all__ = [
@@ -77,7 +76,7 @@ def check(function: Callable[P, str | None]) -> Callable[P, None]:
 
 def _show_right(praise: str) -> None:
     style = "border-left:6px solid #009E73;background:#E6F5F0;color:#222222;padding:6px 12px;margin:4px 0"
-    markup = f'<div style="{style}"><b>✓ Right.</b> {html.escape(praise)}</div>'
+    markup = f'<div style="{style}"><b>✓ Right.</b> {marked_up(praise)}</div>'
     publish({"text/html": markup, "text/plain": f"✓ Right. {praise}".strip()})
 
 

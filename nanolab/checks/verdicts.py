@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import Any
 
 from nanolab.errors import NanolabError
@@ -21,6 +22,11 @@ def _holds_blank(value: object, depth: int = 4) -> bool:
         return False
     inside = value.values() if isinstance(value, dict) else value
     return any(_holds_blank(one, depth - 1) for one in inside)  # type: ignore[attr-defined]
+
+
+def marked_up(text: str) -> str:
+    """As HTML, with what stands between backticks as code."""
+    return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", html.escape(text))
 
 
 class CheckFailed(NanolabError, AssertionError):
@@ -42,11 +48,13 @@ class CheckFailed(NanolabError, AssertionError):
             return
         cells = "".join(
             f'<div style="margin-top:3px"><b>{html.escape(name)}:</b> '
-            f'<span style="white-space:pre-wrap">{html.escape(text)}</span></div>'
-            for name, text in self.rows()
+            f'<span style="white-space:pre-wrap">{text}</span></div>'
+            for name, value in self.rows()
+            # The learner's own values are shown as they are.
+            for text in [marked_up(value) if name == "likely cause" else html.escape(value)]
         )
         style = f"{self.style};color:#222222;padding:6px 12px;margin:4px 0"
-        message = html.escape(str(self.args[0]))
+        message = marked_up(str(self.args[0]))
         markup = f'<div style="{style}"><b>{self.heading}:</b> {message}{cells}</div>'
         publish({"text/html": markup, "text/plain": f"{self.heading[:1]} {self}"})
 
