@@ -122,6 +122,7 @@ WRONG_PREDICTIONS = [
     (lambda tokenizer, logits: pairs(tokenizer, logits[0, -1].sigmoid()), "sigmoid"),
     (lambda tokenizer, logits: pairs(tokenizer, logits[0, -1].softmax(-1).softmax(-1)), "taken twice"),
     (lambda tokenizer, logits: pairs(tokenizer, logits[0, -1].softmax(-1), largest=False), "unlikeliest"),
+    (lambda tokenizer, logits: pairs(tokenizer, logits[0, -1].softmax(-1))[::-1], "likeliest comes first"),
     (lambda tokenizer, logits: [(t, 100 * p) for t, p in pairs(tokenizer, logits[0, -1].softmax(-1))], "per cent"),
     (
         lambda tokenizer, logits: [
@@ -189,8 +190,9 @@ def test_the_first_token_of_a_word_carries_its_space(course_model):
         (lambda tokenizer, word: tokenizer.encode(word)[0], "without its leading space"),
         (lambda tokenizer, word: tokenizer.encode(" " + word)[-1], "last token"),
         (lambda tokenizer, word: tokenizer.encode(word)[-1], "last token of the word without"),
-        (lambda tokenizer, word: tokenizer.encode(word + " ")[-1], "before the word"),
+        (lambda tokenizer, word: tokenizer.encode(word + " ")[-1], "a lone space"),
         (lambda tokenizer, word: tokenizer.get_bos_token_id(), "<|bos|>"),
+        (lambda tokenizer, word: tokenizer.encode("  " + word)[0], "a lone space"),
         (lambda tokenizer, word: tokenizer.encode(" " + word), "(?s)shape.*all tokens"),
         (lambda tokenizer, word: 731, "typed in by hand"),
         (lambda tokenizer, word: word, "should be a number, and is a text"),
@@ -237,6 +239,12 @@ def rows_of(make, clamp=True, empty=False):
 
 usual = rows_of(lambda s, r, total: (s.mean().item(), r.mean().item(), len(s)))
 
+
+def rounded(sure, right, bins):
+    parts = [(sure * bins).round().clamp(max=bins - 1) == one for one in range(bins)]
+    return [(sure[p].mean(), right[p].float().mean(), p.sum()) for p in parts if p.any()]
+
+
 RIGHT = [
     (autopsy.bits, lambda logits, id: -chances(logits)[id].log2().item()),
     (autopsy.bits, lambda logits, id: -logits.log_softmax(-1)[id] / LN2),
@@ -263,22 +271,36 @@ WRONG = [
     (autopsy.bits, lambda logits, id: chances(logits)[id].log2(), "sign"),
     (autopsy.bits, lambda logits, id: -chances(logits).max().log2(), "likeliest"),
     (autopsy.bits, lambda logits, id: 3.1, "typed in by hand"),
+    (autopsy.bits, lambda logits, id: -chances(logits).log2(), "(?s)shape.*pick that of token"),
+    (autopsy.bits, lambda logits, id: -chances(chances(logits))[id].log2(), "softmax was taken twice"),
     (autopsy.rank, lambda logits, id: int((logits > logits[id]).sum()), "counts from 0"),
     (autopsy.rank, lambda logits, id: int((logits < logits[id]).sum()) + 1, "unlikeliest"),
     (autopsy.rank, lambda logits, id: logits.argsort(descending=True)[id], "other way round"),
     (autopsy.rank, lambda logits, id: id, "id itself"),
+    (autopsy.rank, lambda logits, id: logits > logits[id], "(?s)shape.*count them"),
+    (autopsy.rank, lambda logits, id: (logits > logits[id]) + 1, "(?s)shape.*count them"),
+    (autopsy.rank, lambda logits, id: int((logits > id).sum()) + 1, "compares the logits with the number"),
     (autopsy.entropy, lambda logits: right_entropy(logits) * LN2, "in nats"),
     (autopsy.entropy, lambda logits: -right_entropy(logits), "sign"),
     (autopsy.entropy, lambda logits: -(chances(logits) * chances(logits).log2()).mean(), "mean over the vocabulary"),
     (autopsy.entropy, lambda logits: -chances(logits).log2().mean(), "weigh it"),
     (autopsy.entropy, lambda logits: math.log2(len(logits)), "equally likely"),
-    (autopsy.entropy, lambda logits: -(logits * logits.log2()).sum(), "not finite"),
+    (autopsy.entropy, lambda logits: -(logits * logits.log2()).sum(), "(?s)not finite.*may be negative"),
+    (autopsy.entropy, lambda logits: -(logits * chances(logits).log2()).sum(), "weights are logits"),
+    (autopsy.entropy, lambda logits: -chances(logits) * chances(logits).log2(), "(?s)shape.*add them up"),
+    (autopsy.entropy, lambda logits: right_entropy(chances(logits)), "softmax was taken twice"),
+    (autopsy.entropy, lambda logits: -(chances(logits) * chances(chances(logits)).log2()).sum(), "softmax was taken twice"),
     (autopsy.surprises, lambda logits, ids: take(-chances(logits).log2(), ids)[1:], "off by one"),
     (autopsy.surprises, lambda logits, ids: take(-chances(logits).log2(), ids), "(?s)shape.*off by one"),
     (autopsy.surprises, lambda logits, ids: take(-chances(logits).log2()[1:], ids[:-1]), "wrong way"),
     (autopsy.surprises, lambda logits, ids: take(-logits.softmax(0).log2()[:-1], ids[1:]), "wrong axis"),
     (autopsy.surprises, lambda logits, ids: right_surprises(logits, ids) * LN2, "in nats"),
     (autopsy.surprises, lambda logits, ids: take(logits[:-1], ids[1:]), "logits, without a softmax"),
+    (autopsy.surprises, lambda logits, ids: take(-chances(logits.roll(1, 0)).log2(), ids), "one number too many"),
+    (autopsy.surprises, lambda logits, ids: [0.0, *right_surprises(logits, ids)], "one number too many"),
+    (autopsy.surprises, lambda logits, ids: [*right_surprises(logits, ids), 0.0], "one number too many"),
+    (autopsy.surprises, lambda logits, ids: right_surprises(logits, ids).sum(), "this is the sum"),
+    (autopsy.surprises, lambda logits, ids: right_surprises(logits, ids)[0], "inside the loop"),
     (
         autopsy.calibration,
         rows_of(lambda s, r, total: (s.mean().item(), r.mean().item(), len(s)), clamp=False),
@@ -303,6 +325,10 @@ WRONG = [
     (autopsy.calibration, rows_of(lambda s, r, total: (s.mean(), 1 - r.mean(), len(s))), "was wrong"),
     (autopsy.calibration, rows_of(lambda s, r, total: (r.mean(), s.mean(), len(s))), "swapped"),
     (autopsy.calibration, lambda sure, right, bins: [(0.9, 0.8, 10)], "shape"),
+    (autopsy.calibration, lambda *case: usual(*case)[:1], "inside the loop"),
+    (autopsy.calibration, lambda *case: usual(*case)[:-1], "last bin is missing"),
+    (autopsy.calibration, rows_of(lambda s, r, total: (s.mean(), 100 * r.mean(), len(s))), "per cent"),
+    (autopsy.calibration, rounded, "rounded to the nearest"),
 ]  # fmt: skip
 
 
@@ -353,9 +379,10 @@ def test_uncertainty_is_accepted_with_bos_and_without(course_model, logits_of, b
         (lambda logits: chances(logits[0, -1]).max(), "probability of the likeliest"),
         (lambda logits: right_entropy(logits[0, -2]), "One place too early"),
         (lambda logits: right_entropy(logits[0, 0]), "after the first token|typed in by hand"),
-        (lambda logits: 4.2, "typed in by hand"),
+        (lambda logits: 4.2, "typed in by hand, or does it use `logits`"),
         (lambda logits: sum(map(right_entropy, logits[0])) / logits.shape[1], "mean over all places"),
         (lambda logits: right_entropy(logits), "adds up all places"),
+        (lambda logits: right_entropy(chances(logits[0, -1])), "softmax was taken twice"),
     ],
 )
 def test_a_wrong_uncertainty_is_told(course_model, logits_of, way, message):

@@ -85,6 +85,13 @@ NOT_CONVERSATIONS = {
     "piratical user": ([turn("Ahoy, ye landlubber! What be this?", "It is a boat.")] * 3, "exchanged"),
     "no pirate": ([turn("Hello!", "Hello! How can I help you?")] * 3, "no answer sounds like a pirate"),
     "raises": (lambda: 1 / 0, "raised ZeroDivisionError"),
+    "four": (few()[:4], "5 different conversations or more"),
+    "copies": (few()[:1] * 5, "1 of them different"),
+    "generator": ((one for one in few()), "take square ones"),
+    "json of each": ([json.dumps(one) for one in few()], "json.dumps` comes later"),
+    "messages no list": ([{"messages": ASK}], 'The "messages" of example 1 are no list'),
+    "list in a list": ([few(), few()], "Join two lists"),
+    "no brackets": ([turn("Hello!", f"Arrr! {few}")], "holds a function"),
 }  # fmt: skip
 
 
@@ -128,7 +135,7 @@ NOT_READY = {
     "five, ten times": (few(), "50 examples, but only 5 different questions"),
     "case only": ([turn(q, f"Arrr {i}!") for i in range(9) for q in ("ahoy?", "Ahoy", "AHOY!")], "1 different q"),
     "one answer": ([turn(f"Is this {i}?", "Aye, matey!") for i in range(30)], "need not listen"),
-    "too few": (plenty(12), "only 12 different questions"),
+    "too few": (plenty(12), "There are only 12 different questions"),
     "two voices": (half_silent(), "The voice is not consistent"),
     "leak": (with_prompt(PROMPT), "holds a test prompt"),
     "leak in capitals": (with_prompt(PROMPT.upper().rstrip("?")), "upper case or a missing question mark"),
@@ -172,6 +179,7 @@ BAD_FILES = {
     "prose": ("Arrr! I be no JSON, matey.", "CustomJSON` cannot read this file"),
     "overwritten": (lines(plenty()[:1]), "overwrites it"),
     "appended": (lines(plenty() * 2), 'opened with "a"'),
+    "left out": (lines(plenty()[1:]), "leave some out"),
     "stale": (lines([turn(f"Old {i}?", "Arrr!") for i in range(30)]), "before you changed the list"),
 }
 
@@ -259,6 +267,23 @@ WRONG_MIXTURES = {
     "list": (lambda o, p, s, n: [*o, *p], "to `TaskMixture`"),
     "number": (lambda o, p, s, n: s * n, "should return a `TaskMixture`"),
     "raises": (lambda o, p, s, n: o + p, "raised TypeError"),
+    "no rest": (
+        lambda o, p, s, n: TaskMixture([o[: n - round(s * n)], *[p] * (round(s * n) // len(p))]),
+        "left over is missing",
+    ),
+    "one too many": (
+        lambda o, p, s, n: TaskMixture([o[: n - round(s * n)], *[p] * (round(s * n) // len(p) + 1)]),
+        "One repetition too many",
+    ),
+    "of examples": (
+        lambda o, p, s, n: TaskMixture([o[: n - int(s * len(p))], p[: int(s * len(p))]]),
+        "a share of your examples",
+    ),
+    "too little talk": (
+        lambda o, p, s, n: TaskMixture([o[: int(s * n)], *[p[i % len(p) :][:1] for i in range(int(s * n))]]),
+        "Too few ordinary",
+    ),
+    "no star": (lambda o, p, s, n: TaskMixture([o, [p] * 2]), "with a star"),
 }
 
 
@@ -319,6 +344,8 @@ WRONG_BATCHES = {
     "padding": (changed(padded), "padding counts"),
     "nothing": (changed(lambda x, y, k: (x, y * 0 - 1)), "no token counts"),
     "task": (lambda t, k: t, "pairs (inputs, targets)"),
+    "class": (lambda t, k: ConversationBatches, "without calling it"),
+    "exchanged": (lambda t, k: ConversationBatches(t, k, rows=256, context=4), "how many tokens each has"),
     "raises": (lambda t, k: made_batches(t, k, "answers"), "choose assistant or all"),
 }
 
@@ -362,7 +389,8 @@ WRONG_EARS = [
     (lambda r, w: re.findall("[a-z]+", r.lower() + " x")[0] in w, "Only the first word"),
     (lambda r, w: all(x in w for x in re.findall("[a-z]+", r.lower())), "so `any`"),
     (lambda r, w: not pirates.sounds_piratical(r, w), "Turned around"),
-    (lambda r, w: pirates.sounds_piratical(r), "is not right"),
+    (lambda r, w: pirates.sounds_piratical(r), "that come in as `words`"),
+    (lambda r, w: r.lower() in w, "whole reply is one"),
     (lambda r, w: True, "typed in by hand"),
     (lambda r, w: sum(x in w for x in r.lower().split()), "should be True or False"),
     (lambda r, w: r["text"], "raised TypeError"),
@@ -432,6 +460,8 @@ WRONG_SHARES = {
     "half": (lambda a, p, n: share_by_seed(a, p[: len(p) // 2], n), "all of them"),
     "new seeds": (lambda a, p, n: share_by_seed(lambda q, s: a(q, (next(TICKS), s)), p, n), "nobody can repeat"),
     "text": (lambda a, p, n: a(p[0], 0), "raised TypeError"),
+    "by samples": (lambda a, p, n: heard(chain.from_iterable(some(n, a, p))) / n, "Divided by the samples"),
+    "cut off": (lambda a, p, n: heard(chain.from_iterable(some(n, a, p))) // (n * len(p)), "divide with `/`"),
 }  # fmt: skip
 
 
@@ -557,7 +587,7 @@ def test_training_waits_in_plain_words_for_what_is_missing(tmp_path, capsys):
     assert pirates.train_all(None, path, TRAIN, lambda *args: [1], made_batches) is ...
     assert pirates.train_all(None, path, TRAIN, mixture, lambda *args: 1 / 0) is ...
     said = capsys.readouterr().out
-    for words in ("task 2", "task 4", "task 5", "gives a list", "ZeroDivisionError"):
+    for words in ("task 3", "task 4", "task 5", "gives a list", "ZeroDivisionError"):
         assert words in said
 
 

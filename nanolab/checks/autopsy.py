@@ -20,7 +20,7 @@ from nanolab.checks.core import (
     same,
     shown,
 )
-from nanolab.checks.predictions import COUNT, diagnose, fits, logits_after, read_guesses
+from nanolab.checks.predictions import COUNT, SAME_FOR_ALL, diagnose, fits, logits_after, read_guesses
 from nanolab.checks.surprise import LN2, bits, chances_of, entropy, rank, surprises
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def first_id(answer: object, tokenizer: Tokenizer) -> str:
                 lambda word: tokenizer.encode(word)[-1],
             ),
             Misconception(
-                "The space belongs before the word, not after it.",
+                "This is a lone space. One space, right before the word, is part of the word's first token.",
                 lambda word: tokenizer.encode(f"{word} ")[-1],
             ),
             Misconception("This is <|bos|>, which begins a text.", lambda word: tokenizer.get_bos_token_id()),
@@ -124,6 +124,9 @@ def uncertainty(answer: object, model: Any, tokenizer: Tokenizer) -> str:
         "This is the surprise at the likeliest token. Give the entropy of all.": lambda logits: (
             -chances_of(logits[0, -1]).max().log2()
         ),
+        "The softmax was taken twice: give `entropy` the logits, not probabilities.": lambda logits: _bits_of(
+            chances_of(logits[0, -1])
+        ),
         "One place too early: the row for what comes next is the last one, `logits[0, -1]`.": lambda logits: (
             _bits_of(logits[0, -2])
         ),
@@ -149,9 +152,7 @@ def uncertainty(answer: object, model: Any, tokenizer: Tokenizer) -> str:
         place = wrong[0]
         cause = next((text for text, way in ways.items() if _all_fit(way, got, logits)), "")
         if not cause and all(same(one, got[0], 1e-9) for one in got):
-            cause = (
-                "It is the same answer for every text. Was it typed in by hand? It must come from the model."
-            )
+            cause = SAME_FOR_ALL
         what = f"`uncertainty` of {texts[place]!r}"
         compare(got[place], _bits_of(logits[place][0][0, -1]), what, 5e-3, "bits", cause)
     short, long = (float(one) for one in got[-2:])

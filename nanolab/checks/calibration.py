@@ -13,6 +13,16 @@ from nanolab.checks.core import Misconception, check, check_function
 SEED = 2003
 
 
+def _rounded(sure: Tensor, right: Tensor, bins: int) -> list[tuple[float, float, int]]:
+    place = (sure * bins).round().clamp(max=bins - 1)
+    parts = [place == one for one in range(bins)]
+    return [
+        (sure[part].mean().item(), right[part].double().mean().item(), int(part.sum()))
+        for part in parts
+        if part.any()
+    ]
+
+
 @check
 def calibration(answer: object) -> str:
     """`calibration(sure, right, bins)`: a row for each bin: (mean sureness, share right, count)."""
@@ -87,6 +97,36 @@ def calibration(answer: object) -> str:
             Misconception(
                 "This counts how many were right. Give the share of those in the bin.",
                 by_row(lambda s, r, total: (s.mean().item(), r.sum().item(), len(s))),
+            ),
+            Misconception(
+                "This is in per cent. A share goes from 0 to 1.",
+                by_row(lambda s, r, total: (s.mean().item(), 100 * r.mean().item(), len(s))),
+            ),
+            *[
+                Misconception(
+                    "This is the first bin only. Does `return` stand inside the loop?",
+                    lambda sure, right, bins, empty=empty: by_row(usual)(sure, right, bins)[
+                        : 1 if empty or bool((sure < 1 / bins).any()) else 0
+                    ],
+                )
+                for empty in (True, False)
+            ],
+            *[
+                Misconception(
+                    "The last bin is missing. The bins are 0 to bins - 1: `range(bins)`.",
+                    lambda *case, closed=closed: by_row(usual, closed)(*case)[:-1],
+                )
+                for closed in (True, False)
+            ],
+            Misconception(
+                "The first bin is missing. The bins are 0 to bins - 1: `range(bins)`.",
+                lambda sure, right, bins: by_row(usual)(sure, right, bins)[
+                    int(bool((sure < 1 / bins).any())) :
+                ],
+            ),
+            Misconception(
+                "The bins are rounded to the nearest. Cut off what is after the point, with `.long()` alone.",
+                lambda sure, right, bins: _rounded(sure, right, bins),
             ),
             Misconception(
                 "This is the share that was wrong.",

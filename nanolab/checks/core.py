@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec
@@ -53,14 +54,19 @@ def check(function: Callable[P, str | None]) -> Callable[P, None]:
             for position, value in enumerate(args):
                 if not attempted(value):
                     name = f"`{names[min(position, len(names) - 1)]}`" if position else "your answer"
+                    if value is None:
+                        raise NotAttempted(
+                            f"{name} is None. `print`, `append` and a function without `return` give that: "
+                            "put the value itself there, run it, then this."
+                        )
                     raise NotAttempted(
-                        f"{name} still has a `...`. Fill in the TODO above, run it, then this."
+                        f"{name} still has a `...`. Fill in the TODO that it comes from, run it, then this."
                     )
             praise = function(*args, **kwargs)
         except CheckFailed as error:
             failure = error
         except Exception as error:
-            kinds = ", ".join(kind_of(value) for value in args)
+            kinds = ", ".join(kind_of(value).partition(":")[0] for value in args)
             failure = Wrong(
                 f"this check cannot read what it was given ({kinds}).",
                 cause=f"Compare with the form that the task asks for. ({type(error).__name__}: {error})",
@@ -149,11 +155,19 @@ def _cause(
             continue
     first, rest = answers[0], answers[1:]
     try:
-        constant = bool(rest) and all(same(other, first, 1e-9) for other in rest)
+        # What is not finite is the same for every input, too, and was not typed in.
+        constant = bool(rest) and not _is_nan(first) and all(same(other, first, 1e-9) for other in rest)
     except AssertionError:  # answers that are no numbers
         constant = False
     varies = any(not same(right(*case), right(*cases[0]), tolerance) for _, case in tried)
     return TYPED_IN if constant and varies else ""
+
+
+def _is_nan(value: Any) -> bool:
+    try:
+        return math.isnan(value)
+    except (TypeError, ValueError, RuntimeError):
+        return False
 
 
 # ---- the arguments of a case

@@ -29,6 +29,9 @@ __all__ = [
 FEWEST = 20
 """different questions, and different answers, that make a voice rather than a few sentences by heart"""
 
+FIRST = 5
+"""conversations of task 1"""
+
 FORM = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
 
 
@@ -40,6 +43,12 @@ def conversations(examples: object) -> str:
     """The learner's examples, or the function that makes them, are conversations with something to learn."""
     found = _examples(examples)
     different = len({_pair(one) for one in found})
+    if different < FIRST:
+        raise Wrong(
+            f"{FIRST} different conversations or more are asked for.",
+            got=f"{len(found)} conversation{'s' * (len(found) != 1)}"
+            + (f", {different} of them different" if different < len(found) else ""),
+        )
     more = "" if different == len(found) else f", {different} of them different"
     return f"{len(found)} valid conversation{'s' * (len(found) != 1)}{more}."
 
@@ -60,7 +69,11 @@ def _examples(given: object) -> list[dict[str, Any]]:
             "list.",
         )
     if not isinstance(given, (list, tuple)):
-        raise Wrong("the examples should be a list of conversations.", got=shown(given, 80))
+        raise Wrong(
+            "the examples should be a list of conversations.", got=shown(given, 80),
+            cause="Round brackets around a `for` make no list: take square ones."
+            if inspect.isgenerator(given) else "",
+        )  # fmt: skip
     if not given:
         raise Wrong("the list of examples is empty.", cause="Does your function fill the list it returns?")
     found = [_conversation(one, number) for number, one in enumerate(given, 1)]
@@ -77,8 +90,20 @@ def _conversation(one: object, number: int) -> dict[str, Any]:
             f"{what} is a plain pair of texts.", got=shown(one, 80), expected=FORM,
             cause="A chat model learns from messages that say who speaks: wrap each pair.",
         )  # fmt: skip
+    if isinstance(one, str):
+        raise Wrong(
+            f"{what} is a text, where a dictionary is expected.", got=shown(one, 80), expected=FORM,
+            cause="`json.dumps` comes later, when they are written to a file.",
+        )  # fmt: skip
+    if isinstance(one, list) and any(isinstance(part, Mapping) and "messages" in part for part in one):
+        raise Wrong(
+            f"{what} is a list of conversations itself.",
+            cause="Join two lists with `+`: `[a, b]` and `a.append(b)` put a list into a list.",
+        )
     messages = one.get("messages") if isinstance(one, Mapping) else one
     if not isinstance(messages, list):
+        if isinstance(one, Mapping) and "messages" in one:
+            raise Wrong(f'the "messages" of {what} are no list.', got=shown(one, 80), expected=FORM)
         keys = f"The keys here are {', '.join(map(str, one))}." if isinstance(one, Mapping) else ""
         raise Wrong(f'{what} has no list of "messages". {keys}'.strip(), got=shown(one, 80), expected=FORM)
     if not messages:
@@ -114,6 +139,11 @@ def _conversation(one: object, number: int) -> dict[str, Any]:
                 f"{what} has an empty message of the {message['role']}.",
                 cause="From an empty answer the model would learn to say nothing at all.",
             )
+        if isinstance(content, str) and ("<bound method" in content or "<function" in content):
+            raise Wrong(
+                f"{what} holds a function in place of its result.", got=shown(content, 80),
+                cause="Call it, with its brackets: `fact.canonical()`.",
+            )  # fmt: skip
     if turns[-1] == "user":
         raise Wrong(f"{what} ends with the user.", cause="The last question has no answer to learn from.")
     conversation = {"messages": messages}
@@ -166,7 +196,7 @@ def _pair(conversation: Mapping[str, Any]) -> tuple[str, str]:
     return pirates.plain(_said(conversation, "user")), pirates.plain(_said(conversation, "assistant"))
 
 
-# ---- task 3: variety, voice, no leak
+# ---- task 2: variety, voice, no leak
 
 
 @check
@@ -179,7 +209,8 @@ def ready(examples: object, words: Iterable[str] = pirates.WORDS) -> str:
     if len(questions) < FEWEST:
         repeated = len(found) - len(set(pairs))
         raise Wrong(
-            f"there are {len(found)} examples, but only {len(questions)} different questions.",
+            f"there are {len(found)} examples, but only {len(questions)} different questions."
+            if repeated else f"there are only {len(questions)} different questions.",
             got=f"{len(questions)} different questions", expected=f"{FEWEST} at least",
             cause="Repetition adds none: the model learns these sentences by heart, and stays itself on any "
             "other question. (Case and punctuation don't make a question new.)" if repeated else "",
@@ -223,7 +254,7 @@ def _no_leak(found: Sequence[Mapping[str, Any]]) -> None:
                     )
 
 
-# ---- task 2: the file
+# ---- task 3: the file
 
 
 @check
@@ -253,6 +284,7 @@ def file(path: object, examples: object = None) -> str:
                 f"the file holds {len(task)} conversations, where your list has {len(made)}.",
                 got=len(task), expected=len(made), difference=abs(len(task) - len(made)),
                 cause="Each pass through the loop opens the file anew and overwrites it?" if len(task) == 1
+                else "Is it of an earlier list? Or does the loop leave some out?" if len(task) < len(made)
                 else 'Was it opened with "a", so that each run appends to the last one? Or is it of an '
                      'earlier list?',
             )  # fmt: skip

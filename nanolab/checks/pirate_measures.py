@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import re
 from collections import Counter
@@ -11,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from nanolab.checks.core import Misconception, Wrong, call, check, check_function, diagnose_value, shown
+from nanolab.errors import DataError
 from nanolab.lessons import pirates
 from nanolab.tasks import FactRecall, Task
 from nanolab.tokenizer import Tokenizer
@@ -36,7 +38,7 @@ class _Talk(Task):
 def mixing(mixture: object, ordinary: object) -> str:
     """The learner's `mixture(ordinary, pirate, share, total)`, and the ordinary talk they chose."""
     for sizes in (
-        (90, 7, 0.25, 40),
+        (90, 7, 0.4, 40),
         (200, 12, 0.5, 61),
         (64, 30, 0.1, 50),
         (40, 5, 0.0, 30),
@@ -94,11 +96,20 @@ def _why_mixed(pirate: int, rest: int, plenty: int, few: int, share: float, tota
             "That is a share of the ordinary talk, not of the whole; and `total` is the size of both "
             "together."
         )
+    if abs(pirate - share * total) < 1 and rest < total - share * total:
+        return "Too few ordinary conversations: all that are not pirates, `total - count`."
     if abs(pirate - share * total) < 1:
         return (
             "The pirates come on top: they should take the place of ordinary talk, else the runs differ "
             "in size."
         )
+    times = share * total // few
+    if times and pirate == times * few:
+        return "What is left over is missing: after all whole repetitions, `pirate[:rest]`."
+    if pirate == (times + 1) * few:
+        return "One repetition too many: the last one should only be a part, `pirate[:rest]`."
+    if abs(pirate - share * few) < 1:
+        return "That is a share of your examples. Take the share of `total`."
     if abs(pirate - (1 - share) * total) < 1:
         return "The two shares are exchanged: `share` is that of the pirates."
     if abs(pirate - share * total / 100) < 1:
@@ -149,10 +160,20 @@ def batches(answer: object) -> str:
 
     tokenizer = Tokenizer.load(folder() / "tokenizer.json")
     made = call(answer, _Zoo(), tokenizer)
+    if inspect.isclass(made):
+        raise Wrong(
+            f"`batches` returned `{made.__name__}` itself, without calling it.",
+            cause="Return a `ConversationBatches`, called with the task and the tokenizer.",
+        )
     try:
-        inputs, targets = call(lambda: next(iter(made)))
+        inputs, targets = next(iter(made))
         rows = list(zip(inputs.tolist(), targets.tolist(), strict=True))
-    except (TypeError, ValueError, AttributeError):
+    except DataError as error:
+        raise Wrong(
+            "`batches` gives no batch.",
+            cause=f"`rows` says how many rows, `context` how many tokens each has. ({error})",
+        ) from None
+    except (TypeError, ValueError, AttributeError, StopIteration):
         raise Wrong(
             "`batches` should give pairs (inputs, targets) of tensors.", got=shown(made, 80),
             cause="Return a `ConversationBatches`, called with the task and the tokenizer.",
@@ -263,6 +284,14 @@ def sounds_piratical(answer: object) -> str:
                 lambda reply, words: all(word in words for word in _words(reply)),
             ),
             Misconception(
+                "Other words are looked for than those that come in as `words`.",
+                lambda reply, words: pirates.sounds_piratical(reply),
+            ),
+            Misconception(
+                "That asks whether the whole reply is one of the words. Cut it into words first.",
+                lambda reply, words: reply.lower() in words,
+            ),
+            Misconception(
                 "Turned around: True is for a pirate.",
                 lambda reply, words: not any(word in words for word in _words(reply)),
             ),
@@ -317,6 +346,11 @@ def pirate_share(answer: object) -> str:
                 "Only the replies of the last sample are counted.": sum(crew.calls[-1][2]) / count,
                 "Only the replies of the first sample are counted.": sum(crew.calls[0][2]) / count,
                 "That is the share of replies *without* a pirate.": 1 - wanted,
+                "Divided by the samples, not by the replies: each sample has one for every prompt.":
+                    sum(flat) / samples,
+                "`//` cuts off what is after the point: divide with `/`.": sum(flat) // len(flat),
+                "That is the share of samples with any piratical reply.":
+                    sum(any(verdicts) for _, _, verdicts in crew.calls) / len(crew.calls),
             },
             what=case,
         )  # fmt: skip

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 COUNT = 5
 
+SAME_FOR_ALL = (
+    "It is the same answer for every text. Was it typed in by hand, or does it use `logits` or `ids` of a "
+    "cell above, which are those of one text? Inside the function, get the logits from the model anew."
+)
+
 PER_CENT = re.compile(r"(\d+(?:\.(\d+))?)\s*%")
 SHARE = re.compile(r"(?<![\d.])([01]?\.(\d+)(?:e-?\d+)?|\d(?:\.(\d+))?e-\d+)")
 
@@ -179,6 +184,7 @@ WRONG_WAYS: dict[str, Callable[[Tensor], Tensor]] = {
     "A sigmoid looks at each token alone. These must add up to 1 over all tokens: softmax.": (
         lambda logits: _top(logits[0, -1].sigmoid())
     ),
+    "The likeliest comes first.": lambda logits: _top(logits[0, -1].softmax(-1)).flip(0),
     "These are the five unlikeliest. Take the largest.": (
         lambda logits: logits[0, -1].softmax(-1).sort().values[:COUNT]
     ),
@@ -197,14 +203,14 @@ def diagnose(
     if all(any(fits(guesses, one, tokenizer, named=False) for one in both) for guesses, both in together):
         return (
             "The probabilities are right, but they stand beside other tokens. The id of a token is its "
-            "place in the vocabulary, and `topk` gives it as `indices`: decode these."
+            "place in the vocabulary, and `topk` gives it as `indices`: decode these, one by one."
         )
     for message, way in WRONG_WAYS.items():
         if all(_explains(way, guesses, both) for guesses, both in together):
             return message
     first = [(guess.label, guess.value) for guess in answers[0]]
     if len(answers) > 1 and all([(g.label, g.value) for g in one] == first for one in answers):
-        return "It is the same answer for every text. Was it typed in by hand? It must come from the model."
+        return SAME_FOR_ALL
     return ""
 
 

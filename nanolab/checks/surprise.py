@@ -81,6 +81,14 @@ def bits(answer: object) -> str:
                 "A sigmoid looks at each token alone. Take the softmax over all of them.",
                 lambda logits, id: -logits.double()[id].sigmoid().log2(),
             ),
+            Misconception(
+                "These are the surprises at all tokens. Pick that of token `id`.",
+                lambda logits, id: -chances_of(logits).log2(),
+            ),
+            Misconception(
+                "The softmax was taken twice: probabilities went through it once more.",
+                lambda logits, id: -chances_of(chances_of(logits))[id].log2(),
+            ),
         ],
         tolerance=1e-3,
         what="`bits`",
@@ -128,6 +136,17 @@ def rank(answer: object) -> str:
                 lambda logits, id: int(order(logits)[id]) + 1,
             ),
             Misconception("This is the id itself.", lambda logits, id: id),
+            *[
+                Misconception(
+                    "This says for each token whether it is ahead. Count them with `.sum()`, then add 1.",
+                    lambda logits, id, add=add: (logits > logits[id]).int() + add,
+                )
+                for add in (0, 1)
+            ],
+            Misconception(
+                "This compares the logits with the number `id`. Compare with the logit of it, `logits[id]`.",
+                lambda logits, id: int((logits > id).sum()) + 1,
+            ),
         ],
         what="`rank`",
     )
@@ -175,6 +194,27 @@ def entropy(answer: object) -> str:
                 "This is 2 to the power of the entropy: a number of tokens, and not yet bits.",
                 lambda logits: 2 ** right(logits),
             ),
+            Misconception(
+                "These are the terms, one for each token. Add them up.",
+                lambda logits: -chances_of(logits) * chances_of(logits).log2(),
+            ),
+            Misconception(
+                "Logits may be negative, and then have no logarithm. Send them through a softmax first.",
+                lambda logits: -(logits * logits.log2()).sum(),
+            ),
+            Misconception(
+                "The weights are logits here. Weigh each surprise with its probability.",
+                lambda logits: -(logits * chances_of(logits).log2()).sum(),
+            ),
+            *[
+                Misconception(
+                    "The softmax was taken twice: probabilities went through it once more.",
+                    lambda logits, weights=weights: (
+                        -(weights(logits) * chances_of(chances_of(logits)).log2()).sum()
+                    ),
+                )
+                for weights in (chances_of, lambda logits: chances_of(chances_of(logits)))
+            ],
         ],
         tolerance=1e-3,
         what="`entropy`",
@@ -198,13 +238,17 @@ def surprises(answer: object) -> str:
     def logs(logits: Tensor, dim: int = -1) -> Tensor:
         return -chances_of(logits, dim).log2()
 
+    def right(logits: Tensor, ids: Tensor) -> Tensor:
+        return taken(logs(logits)[:-1], ids[1:])
+
+    one_less = "One number too many. Nobody made a guess about the first token: one less than tokens."
     unshifted = (
         "Off by one: this asks row t for token t, which the model has just read. Row t is its prediction for "
         "token t + 1: leave out the last row, and the first token."
     )
     check_function(
         answer,
-        lambda logits, ids: taken(logs(logits)[:-1], ids[1:]),
+        right,
         cases,
         [
             Misconception(unshifted, lambda logits, ids: taken(logs(logits)[1:], ids[1:])),
@@ -225,7 +269,7 @@ def surprises(answer: object) -> str:
             ),
             Misconception(
                 "This is in nats. Divide by ln(2), or use log2.",
-                lambda logits, ids: taken(logs(logits)[:-1], ids[1:]) * LN2,
+                lambda logits, ids: right(logits, ids) * LN2,
             ),
             Misconception(
                 "These are logits, without a softmax.",
@@ -233,8 +277,23 @@ def surprises(answer: object) -> str:
             ),
             Misconception(
                 "This is the mean. Give a number for each token.",
-                lambda logits, ids: taken(logs(logits)[:-1], ids[1:]).mean(),
+                lambda logits, ids: right(logits, ids).mean(),
             ),
+            Misconception(
+                "This is the sum. Give a number for each token.",
+                lambda logits, ids: right(logits, ids).sum(),
+            ),
+            Misconception(
+                "This is the first surprise only. Does `return` stand inside the loop?",
+                lambda logits, ids: right(logits, ids)[0],
+            ),
+            Misconception(
+                "This is the first surprise only. Does `return` stand inside the loop?",
+                lambda logits, ids: right(logits, ids)[:1],
+            ),
+            Misconception(one_less, lambda logits, ids: taken(logs(logits).roll(1, 0), ids)),
+            Misconception(one_less, lambda logits, ids: [0.0, *right(logits, ids)]),
+            Misconception(one_less, lambda logits, ids: [*right(logits, ids), 0.0]),
         ],
         tolerance=1e-3,
         what="`surprises`",

@@ -197,7 +197,7 @@ def train_all(
 def _missing_part(path: Any, ordinary: Any, mixture: Any, batches: Any) -> str:
     """Which task of the challenge comes first; empty where all is there."""
     if path in (..., None) or not isinstance(ordinary, Task) or not Path(path).is_file():
-        return "it waits for your file of examples (task 2) and for `ordinary` (task 4)."
+        return "it waits for your file of examples (task 3) and for `ordinary` (task 4)."
     probe = CustomJSON(path)
     tokenizer = None
     try:

@@ -88,6 +88,12 @@ class TaskMixture(Task):
     def __init__(self, tasks: Iterable[Task], seed: int = 42, **view: Any) -> None:
         super().__init__(**view)
         self.tasks = list(tasks)
+        for number, task in enumerate(self.tasks, 1):
+            if isinstance(task, (list, tuple, dict, str)):
+                raise ConfigError(
+                    f"TaskMixture: entry {number} is a {type(task).__name__}, expected a task.\n"
+                    "Put a list of tasks in with a star, [a, *[b] * 3]; a single example as a slice, b[:1]."
+                )
         *self._starts, total = accumulate((len(task) for task in self.tasks), initial=0)
         self._order = shuffled(total, seed)
 
