@@ -194,6 +194,7 @@ def test_the_first_token_of_a_word_carries_its_space(course_model):
         (lambda tokenizer, word: tokenizer.get_bos_token_id(), "<|bos|>"),
         (lambda tokenizer, word: tokenizer.encode("  " + word)[0], "a lone space"),
         (lambda tokenizer, word: tokenizer.encode(" " + word), "(?s)shape.*all tokens"),
+        (lambda tokenizer, word: tokenizer.encode(" " + word)[:1], "a list with the id in it"),
         (lambda tokenizer, word: 731, "typed in by hand"),
         (lambda tokenizer, word: word, "should be a number, and is a text"),
     ],

@@ -100,6 +100,10 @@ def first_id(answer: object, tokenizer: Tokenizer) -> str:
             ),
             Misconception("This is <|bos|>, which begins a text.", lambda word: tokenizer.get_bos_token_id()),
             Misconception(
+                "This is a list with the id in it. Take the id itself, with `[0]`.",
+                lambda word: [inside(word)],
+            ),
+            Misconception(
                 "These are all tokens of the word. Take the first.", lambda word: tokenizer.encode(f" {word}")
             ),
             Misconception(
