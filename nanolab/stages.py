@@ -110,6 +110,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.set = False
+        self.pressed = False
 
     def agreed(self) -> bool:
         """Whether to stop here: the same answer in all processes."""
@@ -124,17 +125,21 @@ class StopFlag:
             return
 
         def on_interrupt(number: int, frame: object) -> None:
-            if self.set:
+            # Not `set`: another process may have asked to stop before the signal came here.
+            if self.pressed:
                 raise KeyboardInterrupt
-            self.set = True
+            self.pressed = self.set = True
 
+        self.pressed = False
         signals = [signal.SIGINT, signal.SIGTERM] if ranks.world_size() > 1 else [signal.SIGINT]
         previous = [signal.signal(number, on_interrupt) for number in signals]
         try:
             yield
         finally:
+            # A process that stops with the others may get its own signal only now, and must still report.
+            leaves = self.set and ranks.world_size() > 1
             for number, handler in zip(signals, previous, strict=True):
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if leaves else handler)
 
 
 class Log:
