@@ -178,10 +178,10 @@ def findings(trained: Any, untrained: Any, tokenizer: Any) -> dict[str, tuple[bo
     side = "so that the test {} them apart from chance"
     return {
         "A": (below(p["trained"], 0.05, 0.02),
-              f"p is {p['trained']:.3f} in the trained model, "
+              f"with {MANY} shufflings of the check's own p is {p['trained']:.3f} in the trained model, "
               f"{side.format('tells' if p['trained'] < 0.05 else 'cannot tell')}"),
         "B": (below(p["untrained"], 0.05, 0.02),
-              f"p is {p['untrained']:.3f} in the untrained model, "
+              f"with {MANY} shufflings of the check's own p is {p['untrained']:.3f} in the untrained model, "
               f"{side.format('tells' if p['untrained'] < 0.05 else 'cannot tell')}"),
         "C": (below(abs(mixed["trained"]), 0.1, 0.01),
               f"the mean cosine of an animal and a country is {mixed['trained']:.2f} in the trained model, "
