@@ -32,7 +32,7 @@ test: $(VENV)/test.stamp
 	$(BIN)/python solutions/generate.py --check
 	rm -rf $(NOTEBOOK_HOME)
 	$(NOTEBOOKS)
-	$(NOTEBOOKS) -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(NOTEBOOKS) -n 2 --dist loadfile
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 # The stamps lie inside the environment: deleting it makes everything start anew.

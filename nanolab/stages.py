@@ -113,10 +113,11 @@ class StopFlag:
         self.pressed = False
 
     def agreed(self) -> bool:
-        """Whether to stop here: the same answer in all processes."""
-        if ranks.anyone(self.set):
+        """Whether to stop here: the same answer in all processes, and all of them must ask."""
+        # Not `self.set` at the end: a signal may have come since the others were told that there was none.
+        if stop := ranks.anyone(self.set):
             self.set = True
-        return self.set
+        return stop
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:
@@ -224,7 +225,8 @@ class Stage:
 
     @property
     def stopped(self) -> bool:
-        return self.stop.set
+        """Whether it was asked to end: the same answer in all processes, and all of them must ask."""
+        return self.stop.agreed()
 
     @property
     def finished(self) -> bool:

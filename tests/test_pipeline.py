@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from nanolab import ranks
 from nanolab.checkpoint import find_checkpoint, load_checkpoint, load_model
 from nanolab.cli import main
 from nanolab.errors import CheckpointError
 from nanolab.model import GPT
 from nanolab.paths import run_dir
 from nanolab.profiles import STAGES, RLPlan, StagePlan, get_profile
-from nanolab.stages import Log, model_config, open_stage
+from nanolab.stages import Log, StopFlag, model_config, open_stage
 
 PLAN = StagePlan(6, 256, 2, 64, eval_every=-1, eval_tokens=256, save_every=2)
 PROFILE = replace(
@@ -129,6 +130,18 @@ def test_ctrl_c_stops_between_steps_and_keeps_the_model():
     assert seen == [0, 1, 2] and work.stopped and work.start == 3
     assert load_model("base", model_tag="interrupted")[2]["step"] == 3
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_during_the_vote_waits_for_the_next_one(monkeypatch):
+    # Whoever left now would leave alone: the other processes have heard that nobody wants to stop.
+    flag = StopFlag()
+
+    def vote(asked: bool) -> bool:
+        flag.set = True
+        return asked
+
+    monkeypatch.setattr(ranks, "anyone", vote)
+    assert [flag.agreed(), flag.agreed()] == [False, True]
 
 
 def test_a_stopped_stage_goes_on_when_its_cell_is_run_again():

@@ -181,7 +181,8 @@ def test_ctrl_c_stops_all_processes_at_the_same_step_and_saves(folder, rl_then_c
     assert done.returncode != 0
     saved = find_checkpoint(folder / "runs" / "stopped", "base").name.removeprefix("step-")
     assert 5 <= int(saved) < STEPS
-    assert done.stdout.count(f"Stopped at step {int(saved)}/{STEPS}; everything is saved.") == 1
+    report = f"Stopped at step {int(saved)}/{STEPS}; everything is saved."
+    assert done.stdout.count(report) == 1, done.stdout + done.stderr
     assert rows(folder, "stopped", "base", "step")[-1] == int(saved) - 1
     assert "nanolab: " not in done.stderr
 
