@@ -33,7 +33,7 @@ test: $(VENV)/test.stamp
 	rm -rf $(NOTEBOOK_HOME)
 	$(NOTEBOOKS)
 	OMP_NUM_THREADS=1 $(NOTEBOOKS) -n 2 --dist loadfile
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 # The stamps lie inside the environment: deleting it makes everything start anew.
 $(VENV)/made.stamp:

@@ -19,6 +19,7 @@ from nanolab.profiles import get_profile
 REPOSITORY = Path(nanolab.__file__).resolve().parents[1]
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 AUTOPSY = "document.querySelector('.nanolab-autopsy')"
+CHIP_4 = f"{AUTOPSY}.querySelectorAll('.nanolab-chips button')[4].innerText"
 CHAT = "document.querySelector('.nanolab-chat')"
 CHAT_CELL = """\
 from nanolab.course import Course
@@ -129,10 +130,12 @@ def examine_tokens(desk: Lab) -> None:
     chosen = candidate.inner_text()
     candidate.click()
     desk.until(f"text => {AUTOPSY}.innerText.includes(text)", f"Token 4 is now {chosen}.")
-    assert chips.nth(4).inner_text() == chosen
+    # The chips are drawn on their own: they may come a moment after the words.
+    desk.until(f"text => {CHIP_4} === text", chosen)
     desk.picture("07-substituted", box)
     box.get_by_role("button", name="original text").click()
     desk.until(f"text => !{AUTOPSY}.innerText.includes(text)", "is now")
+    desk.until(f"text => {CHIP_4} === text", texts[4])
     assert chips.all_inner_texts() == texts
 
 
