@@ -496,8 +496,9 @@ def lab(notebook: str = "00_start_here.ipynb") -> int:
     course = (root / "notebooks" / notebook).exists()
     arguments = [
         f"--ServerApp.root_dir={root if course else Path.cwd()}",
-        # JupyterLab would look for a newer version of itself on the network.
+        # JupyterLab would look for a newer version of itself on the network, and ask whether it may for news.
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.news_url=None",
     ]
     if course:
         arguments.append(f"--LabApp.default_url=/lab/tree/notebooks/{notebook}")
