@@ -489,21 +489,30 @@ def lab(notebook: str = "00_start_here.ipynb") -> int:
     Args:
         notebook: the notebook to begin with
     """
+    import json
+    import os
     import subprocess
 
+    from nanolab.paths import atomic_write, home
+
+    # JupyterLab would look for a newer version of itself on the network, and ask whether it may for news.
+    settings = home() / "jupyter" / "labconfig" / "page_config.json"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(
+        settings, json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}})
+    )
+    places = [str(settings.parent.parent), *os.environ.get("JUPYTER_CONFIG_PATH", "").split(os.pathsep)]
     # The repository is the root, so that the file browser shows the challenges too.
     root = Path(__file__).resolve().parent.parent
     course = (root / "notebooks" / notebook).exists()
-    arguments = [
-        f"--ServerApp.root_dir={root if course else Path.cwd()}",
-        # JupyterLab would look for a newer version of itself on the network, and ask whether it may for news.
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        "--LabApp.news_url=None",
-    ]
+    arguments = [f"--ServerApp.root_dir={root if course else Path.cwd()}"]
     if course:
         arguments.append(f"--LabApp.default_url=/lab/tree/notebooks/{notebook}")
     try:
-        return subprocess.call([sys.executable, "-m", "jupyterlab", *arguments])
+        return subprocess.call(
+            [sys.executable, "-m", "jupyterlab", *arguments],
+            env={**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, places))},
+        )
     except KeyboardInterrupt:
         return 0
 

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import random
 import signal
 import subprocess
@@ -244,9 +245,22 @@ def test_command_line_errors_are_one_paragraph(capsys):
 
 
 def test_lab_opens_the_course_with_the_challenges_in_reach(monkeypatch):
-    called = []
-    monkeypatch.setattr(subprocess, "call", lambda command: called.extend(command) or 0)
+    called, places = [], []
+
+    def call(command, env):
+        called.extend(command)
+        places.append(env["JUPYTER_CONFIG_PATH"])
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", call)
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "the-learners-own")
     assert main(["lab"]) == 0
     (root,) = (Path(argument.split("=")[1]) for argument in called if "root_dir=" in argument)
     (page,) = (argument.split("/lab/tree/")[1] for argument in called if "default_url=" in argument)
     assert (root / page).is_file() and (root / "challenges").is_dir()
+    ours, theirs = places[0].split(os.pathsep)
+    assert theirs == "the-learners-own"
+    page = json.loads(Path(ours, "labconfig", "page_config.json").read_text(encoding="utf-8"))
+    assert page["disabledExtensions"]["@jupyterlab/apputils-extension:announcements"], (
+        "it asks for the network"
+    )

@@ -16,7 +16,6 @@ from nanolab.errors import ConfigError, DataError
 from nanolab.model import GPT, GPTConfig
 from nanolab.tokenizer import Tokenizer
 from nanolab.viz import output
-from nanolab.viz.charts import _mark
 from nanolab.viz.tokens import _documents, shade, visible
 from nanolab.viz.words import cosines, project, word_ids, word_vectors
 
@@ -350,15 +349,3 @@ def test_cosine_table_is_symmetric_with_ones(shown, model, tokenizer):
     matrix = viz.cosine_table(model, tokenizer, ["horse", "garden", "one"])
     assert matrix == pytest.approx(matrix.T) and np.diag(matrix) == pytest.approx(1)
     assert "3 by 3 values of cosine" in str(picture(shown[0])["alt"])
-
-
-@pytest.mark.parametrize(
-    ("ys", "side"), [((9, 3, 1, 1), "left"), ((1, 1, 3, 9), "right"), ((5, 5, 5, 5), "right")]
-)
-@pytest.mark.parametrize("scale", ["linear", "log"])
-def test_the_words_of_a_mark_keep_clear_of_the_line(ys, side, scale):
-    axes = output.new_figure().add_subplot()
-    axes.plot(range(1, 5), ys, label="loss")
-    axes.set_yscale(scale)
-    _mark(axes, "a level", (None, 1.0))
-    assert axes.texts[0].get_ha() == side

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -72,26 +73,14 @@ def _mark(axes: Any, name: str, mark: Mark) -> None:
         )  # fmt: skip
     elif mark[0] is None:
         axes.axhline(mark[1], color=GREY, linestyle=":", linewidth=1.2)
-        at_right = _room(axes, mark[1], 0.7, 1) >= min(0.1, _room(axes, mark[1], 0, 0.3))
+        # Beside the axes, where it hides no line.
         axes.annotate(
-            name, (int(at_right), mark[1]), xycoords=("axes fraction", "data"),
-            xytext=(-4 if at_right else 4, 3), textcoords="offset points",
-            ha="right" if at_right else "left", fontsize=9, color=GREY, bbox=BEHIND_TEXT,
+            fill(name, 14), (1, mark[1]), xycoords=("axes fraction", "data"), xytext=(4, 0),
+            textcoords="offset points", va="center", fontsize=9, color=GREY, annotation_clip=False,
         )  # fmt: skip
     else:
         axes.plot(*mark, marker="o", markersize=8, markerfacecolor="none", markeredgecolor=INK)
         axes.annotate(name, mark, xytext=(8, 6), textcoords="offset points", fontsize=9, color=INK)
-
-
-def _room(axes: Any, height: float, left: float, right: float) -> float:
-    """How far the lines stay away from `height` between `left` and `right`, all in shares of the axes but
-    `height`; infinite where there are none."""
-    axes.autoscale_view()
-    to_axes = axes.transData - axes.transAxes
-    level = to_axes.transform((axes.get_xlim()[1], height))[1]
-    lines = [line for line in axes.lines if line.get_label()[:1] != "_"]  # marks have no label of their own
-    points = (point for line in lines for point in to_axes.transform(line.get_xydata()))
-    return min((abs(y - level) for x, y in points if left <= x <= right and y == y), default=math.inf)
 
 
 def bars(
