@@ -6,6 +6,8 @@
 PYTHON ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Python compiles what it imports by itself; compiling everything at once takes longer than all the downloads.
+INSTALL = $(BIN)/python -m pip install --no-compile
 
 # Every notebook at smoke size, without network, twice in a row in the same home: as a learner's second day.
 # The first time one after another, for each needs what the one before has made.
@@ -53,12 +55,12 @@ $(VENV)/made.stamp:
 	@touch $@
 
 $(VENV)/course.stamp: $(VENV)/made.stamp pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -e . -c constraints.txt
+	$(INSTALL) -e . -c constraints.txt
 	@touch $@
 
 # What the tests need includes what the course needs: one installation serves both.
 $(VENV)/test.stamp: $(VENV)/made.stamp pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -e ".[dev]" -c constraints.txt
+	$(INSTALL) -e ".[dev]" -c constraints.txt
 	@touch $@ $(VENV)/course.stamp
 
 clean-venv:
