@@ -6,7 +6,7 @@
 PYTHON ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Python compiles what it imports by itself; compiling everything at once takes longer than all the downloads.
+# Python compiles what it imports by itself; compiling everything at once nearly doubles the installation.
 INSTALL = $(BIN)/python -m pip install --no-compile
 
 # Every notebook at smoke size, without network, twice in a row in the same home: as a learner's second day.
