@@ -6,8 +6,9 @@
 PYTHON ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Python compiles what it imports by itself; compiling everything at once nearly doubles the installation.
-INSTALL = $(BIN)/python -m pip install --no-compile
+
+# Some environments forbid it; then each of hundreds of processes would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Every notebook at smoke size, without network, twice in a row in the same home: as a learner's second day.
 # The first time one after another, for each needs what the one before has made.
@@ -55,12 +56,13 @@ $(VENV)/made.stamp:
 	@touch $@
 
 $(VENV)/course.stamp: $(VENV)/made.stamp pyproject.toml constraints.txt
-	$(INSTALL) -e . -c constraints.txt
+	$(BIN)/python -m pip install -e . -c constraints.txt
 	@touch $@
 
-# What the tests need includes what the course needs: one installation serves both.
+# What the tests need includes what the course needs: one installation serves both. Python compiles what it
+# imports by itself; compiling everything at once nearly doubles the installation.
 $(VENV)/test.stamp: $(VENV)/made.stamp pyproject.toml constraints.txt
-	$(INSTALL) -e ".[dev]" -c constraints.txt
+	$(BIN)/python -m pip install --no-compile -e ".[dev]" -c constraints.txt
 	@touch $@ $(VENV)/course.stamp
 
 clean-venv:
