@@ -35,6 +35,12 @@ class GPTConfig:
     n_embd: int = 256
 
     def __post_init__(self) -> None:
+        for name, size in vars(self).items():
+            if not isinstance(size, int):
+                raise ConfigError(
+                    f"{name} is a {type(size).__name__}, and has to be a whole number.\n"
+                    "Sizes in a dictionary are given as GPTConfig(**sizes)."
+                )
         if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
             raise ConfigError(
                 f"n_embd={self.n_embd} cannot be cut into {self.n_head} heads of even size.\n"

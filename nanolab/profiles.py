@@ -243,8 +243,13 @@ def get_profile(name: str | None = None) -> Profile:
 def override(profile: Profile, stage: str | None = None, **changes: Any) -> Profile:
     """A copy with some fields changed: those of the stage's plan first, else the profile's own.
 
-    None means unchanged. Raises ConfigError for a field that neither has.
+    None means unchanged. Raises ConfigError for a field that neither has, and for what is no stage.
     """
+    if stage is not None and stage not in STAGES:
+        raise ConfigError(
+            f"{stage!r} is no stage: those are {', '.join(STAGES)}.\n"
+            f"Settings are given by name, such as override(profile, data={stage!r})."
+        )
     given = {key: value for key, value in changes.items() if value is not None}
     own = {f.name for f in fields(profile)}
     in_plan: dict[str, Any] = {}
@@ -252,7 +257,10 @@ def override(profile: Profile, stage: str | None = None, **changes: Any) -> Prof
         names = {f.name for f in fields(getattr(profile, stage))}
         in_plan = {key: given.pop(key) for key in list(given) if key in names}
     if unknown := sorted(set(given) - own):
-        raise ConfigError(f"{', '.join(unknown)}: no such setting of {stage or 'a profile'}.")
+        raise ConfigError(
+            f"{', '.join(unknown)}: no such setting of {stage or 'a profile'}.\n"
+            f"The settings of a profile are {', '.join(sorted(own - set(STAGES)))}."
+        )
     if stage is not None and in_plan:
         given[stage] = replace(getattr(profile, stage), **in_plan)
     return replace(profile, **given)

@@ -79,6 +79,9 @@ class Tokenizer:
         except ValueError as error:
             raise DataError(f"tiktoken refuses the split pattern: {error}.\nUse split_pattern().") from error
 
+    def __repr__(self) -> str:
+        return f"<Tokenizer of {self.get_vocab_size():,} tokens>"
+
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, digits: int = 1) -> Tokenizer:
         """Learn `vocab_size` tokens, the 256 bytes and the nine special tokens among them, from `texts`.

@@ -298,6 +298,20 @@ def test_an_answer_that_never_varies_was_typed_in():
         check_function(lambda x: math.exp(1.5), math.exp, CASES, TRAPS)
 
 
+@pytest.mark.parametrize("digits", [0, 1, 3])
+def test_an_answer_that_was_rounded_hears_so(digits):
+    def root(x):
+        return round(math.sqrt(x), digits)
+
+    with pytest.raises(Wrong) as caught:
+        check_function(root, math.sqrt, [(3,), (11,), (240,)])
+    assert "rounded" in caught.value.cause
+
+    with pytest.raises(Wrong) as caught:
+        check_function(lambda x: root(x) + 0.04, math.sqrt, [(3,), (11,), (240,)])
+    assert caught.value.cause == ""
+
+
 def test_an_answer_that_should_not_vary_is_not_called_typed_in():
     with pytest.raises(Wrong) as caught:
         check_function(lambda x: 3.0, lambda x: 2.0, CASES)

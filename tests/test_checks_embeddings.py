@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from dataclasses import replace
 
 import checking
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.decomposition import PCA
 
 from nanolab.checks import cartography as maps
 from nanolab.checks import embeddings as checks
+from nanolab.checks.choosing import letters
 from nanolab.lessons.cartography import ANIMALS, COUNTRIES, STATEMENTS
 from nanolab.model import GPT, GPTConfig
 from nanolab.reference import folder
@@ -97,6 +99,9 @@ def test_tensors_and_lists_of_tensors_are_vectors_too():
         (lambda m, words: worksheets_embeddings(m, words).mean(axis=0), "one vector for all words"),
         (lambda m, words: [rows_of(m, w) for w in words], "however many tokens"),
         (lambda m, words: np.ones((len(words), 256)), "the same model"),
+        (lambda m, words: worksheets_embeddings(m, words)[0], "the first word only"),
+        (lambda m, words: np.concatenate([rows_of(m, w) for w in words]), "the rows of all tokens"),
+        (lambda m, words: rows_of(m, words.pop())[None], "changed what it was given"),
         (lambda m, words: m.wte.weight, "AttributeError"),
         (lambda m, words: [m.transformer.wte.weight[tok.encode(w)[0]] for w in words], "keep a gradient"),
         (lambda m, words: m.transformer.wte.weight[[tok.encode(w)[0] for w in words]], "keep a gradient"),
@@ -104,6 +109,10 @@ def test_tensors_and_lists_of_tensors_are_vectors_too():
 )
 def test_other_look_ups_hear_what_they_are(wrong, says):
     assert says.lower() in refused(checks.get_embeddings, wrong, TOKENIZER)
+
+
+def unit(vector):
+    return vector / np.linalg.norm(vector)
 
 
 def test_all_tokens_of_a_word_as_in_a_sentence_are_right():
@@ -119,6 +128,19 @@ def test_all_tokens_of_a_word_as_in_a_sentence_are_right():
         (stacked(lambda m, w: rows_of(m, " " + w).sum(axis=0)), "added up, and not divided"),
         (stacked(lambda m, w: rows_of(m, " " + w)[-1]), "Only the last token"),
         (stacked(lambda m, w: rows_of(m, w + " ").mean(axis=0)), "The space stands behind the word"),
+        (stacked(lambda m, w: rows_of(m, f" {w} ").mean(axis=0)), "A space too many"),
+        (stacked(lambda m, w: rows_of(m, " " + w).mean()), "The mean is taken over everything"),
+        (lambda m, words: np.concatenate([rows_of(m, " " + w) for w in words]), "the rows of all tokens"),
+        (
+            lambda m, words: np.concatenate([rows_of(m, " " + w) for w in words]).mean(axis=0),
+            "one vector for all words",
+        ),
+        (stacked(lambda m, w: rows_of(model(), " " + w).mean(axis=0)), "always looks into the same model"),
+        (stacked(lambda m, w: unit(rows_of(m, " " + w).mean(axis=0))), "divided by their length"),
+        (
+            stacked(lambda m, w: m.transformer.wte.weight.detach()[sorted(set(tok.encode(" " + w)))].mean(0)),
+            "comes twice in a word",
+        ),
         (stacked(lambda m, w: rows_of(m, " " + w, "lm_head.weight").mean(axis=0)), "rows of `lm_head`"),
         (lambda m, words: np.stack([rows_of(m, " " + w).mean(axis=0) for w in words]).T, "Rows and columns"),
         (lambda m, words: np.zeros((len(words), m.config.n_embd)), "is not right"),
@@ -151,6 +173,9 @@ def broken(change):
         (lambda: model().config, "the size of a model, not a model"),
         (lambda: broken(lambda m: m.transformer.wte.weight.data.zero_()), "all its embeddings are equal"),
         (lambda: {"n_embd": 16}, "a model is expected"),
+        (lambda: GPT, "it got <class"),
+        (lambda: GPT(GPTConfig()), "has the defaults"),
+        (lambda: GPT(replace(model().config, n_layer=2)), 'cause: give it the sizes in meta["model_config"]'),
     ],
 )
 def test_what_is_no_untrained_model_hears_why(wrong, says):
@@ -184,6 +209,11 @@ norm = np.linalg.norm
         (lambda a, b: np.corrcoef(a, b)[0, 1], "that is a correlation"),
         (lambda a, b: np.arccos(worksheets_cosine(a, b)), "That is the angle"),
         (lambda a, b: 0.87, "typed in by hand"),
+        (lambda a, b: np.dot(a, b) / (len(a) * len(b)), "`len` counts the numbers"),
+        (lambda a, b: 100 * worksheets_cosine(a, b), "per cent"),
+        (lambda a, b: round(float(worksheets_cosine(a, b)), 2), "Is it rounded?"),
+        (lambda a, b: np.array([[worksheets_cosine(a, b)]]), "one inside an array"),
+        (lambda a, b: np.dot(a.__itruediv__(norm(a)), b) / norm(b), "changed what it was given"),
     ],
 )
 def test_other_similarities_hear_what_they_are(wrong, says):
@@ -224,6 +254,8 @@ def ratio(vectors):
         (lambda v: (fitted(v)[0], np.cumsum(ratio(v))), "Added up"),
         (lambda v: (fitted(v)[0], [0.31, 0.12]), "the shares of the variance"),
         (lambda v: fitted(v)[0], "two things are expected"),
+        (lambda v: (ratio(v), fitted(v)[0]), "the shares come first"),
+        (lambda v: (fitted(v / norm(v, axis=1, keepdims=True))[0], ratio(v)), "were scaled first"),
     ],
 )
 def test_other_maps_hear_what_they_are(wrong, says):
@@ -262,6 +294,29 @@ def in_loops(matrix, animal):
     return sum(pairs) / len(pairs) - sum(mixed) / len(mixed)
 
 
+def first_words(matrix, animal):
+    return closeness(matrix, np.arange(len(animal)) < animal.sum())
+
+
+def diagonal_in_the_triangle(matrix, animal):
+    within, _, across = parts(matrix, animal)
+    return (within.sum() / 2 + animal.sum()) / (len(within) / 2 + animal.sum()) - across.mean()
+
+
+def animals_first(matrix, animal):
+    pairs, mixed = [], []
+    for i in range(len(animal)):
+        for j in range(i + 1, len(animal)):
+            if animal[i]:
+                (pairs if animal[j] else mixed).append(matrix[i, j])
+    return np.mean(pairs) - np.mean(mixed)
+
+
+def without_the_diagonal_for_good(matrix, animal):
+    np.fill_diagonal(matrix, np.nan)
+    return np.nanmean(matrix[np.ix_(animal, animal)]) - matrix[np.ix_(animal, ~animal)].mean()
+
+
 def test_closeness_with_numpy_and_in_loops_is_right():
     checks.closeness(closeness)
     checks.closeness(in_loops)
@@ -283,6 +338,10 @@ def test_closeness_with_numpy_and_in_loops_is_right():
         (lambda m, a: parts(m, a)[0].mean() / parts(m, a)[2].mean(), "That is a ratio"),
         (lambda m, a: parts(m, a)[0].mean(), "only how close animals are"),
         (lambda m, a: 0.134, "typed in by hand"),
+        (first_words, "The first words are taken for animals"),
+        (diagonal_in_the_triangle, "np.triu_indices(n, 1)"),
+        (animals_first, "the country comes before the animal"),
+        (without_the_diagonal_for_good, "changed what it was given"),
     ],
 )
 def test_other_statistics_hear_what_they_are(wrong, says):
@@ -312,6 +371,27 @@ def at_least(value, real):
     return value >= real
 
 
+def one_shuffling(m, animal, permutations, seed):
+    values = [
+        closeness(m, np.random.default_rng(seed).permutation(animal)) >= closeness(m, animal)
+        for _ in range(permutations)
+    ]
+    return (1 + sum(values)) / (1 + permutations)
+
+
+def shuffled_in_place(m, animal, permutations, seed):
+    rng, real, found = np.random.default_rng(seed), closeness(m, animal), 0
+    for _ in range(permutations):
+        rng.shuffle(animal)
+        found += closeness(m, animal) >= real
+    return (1 + found) / (1 + permutations)
+
+
+def returned_in_the_loop(m, animal, permutations, seed):
+    found = closeness(m, np.random.default_rng(seed).permutation(animal)) >= closeness(m, animal)
+    return (1 + found) / (1 + permutations)
+
+
 @functools.cache
 def generator():
     return np.random.default_rng()
@@ -339,6 +419,11 @@ def test_shuffled_labels_counted_with_the_real_ones_are_right():
         (lambda m, a, n, s: permuted(at_least)(m, a, n, 0), "Is the seed fixed inside"),
         (lambda m, a, n, s: permuted(at_least)(m, a, n, generator().integers(1 << 30)), "same seed give two answers"),
         (lambda m, a, n, s: 0.001, "tenths"),
+        (lambda m, a, n, s: 100 * permuted(at_least)(m, a, n, s), "p is a share"),
+        (lambda m, a, n, s: round(permuted(at_least)(m, a, n, s), 2), "Is p rounded?"),
+        (one_shuffling, "once, before the loop"),
+        (returned_in_the_loop, "`return` stand inside the loop"),
+        (shuffled_in_place, "`rng.shuffle` works in place"),
         (lambda m, a, n, s: 0.1, "the same"),
         (lambda m, a, n, s: "small", "p is a share"),
         (lambda m, a, n, s: closeness(m, a) - 5, "p is a share"),
@@ -393,6 +478,10 @@ def test_the_statements_that_hold_for_the_models_are_right():
     assert "A" in right and not {"B", "C"} & right
     checks.verdict(right, grouped(), model(), TOKENIZER)
     checks.verdict(", ".join(sorted(right)), grouped(), model(), TOKENIZER)
+
+
+def test_empty_braces_are_meant_as_no_statement():
+    assert letters({}, "ABCD") == set()
 
 
 @pytest.mark.parametrize(

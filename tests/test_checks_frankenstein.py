@@ -88,7 +88,26 @@ NOTEBOOKS = Tokenizer.load(folder() / "tokenizer.json")
         (lambda texts, t: size(texts) / count(texts, t), "Upside down: that is bytes per token"),
         (lambda texts, t: count(["".join(texts)], t) / size(texts), "joined before they were cut"),
         (lambda texts, t: count(texts[:1], t) / size(texts[:1]), "Only the first text"),
+        (lambda texts, t: count(texts[-1:], t) / size(texts[-1:]), "Only the last text"),
+        (
+            lambda texts, t: count(texts, t) / sum(size([texts.pop()]) for _ in range(len(texts))),
+            "changed what",
+        ),
         (lambda texts, t: count(texts, t), "still to be divided"),
+        (lambda texts, t: count(texts, t) / len(texts), "tokens per text"),
+        (
+            lambda texts, t: sum(len(set(t.encode(x))) for x in texts) / size(texts),
+            "Each token of a text was",
+        ),
+        (
+            lambda texts, t: count([x.strip() for x in texts], t) / size([x.strip() for x in texts]),
+            "stripped",
+        ),
+        (lambda texts, t: sum(sum(t.encode(x)) for x in texts) / size(texts), "`len` says how many"),
+        (lambda texts, t: count(texts, t) // size(texts), "`//` leaves out"),
+        (lambda texts, t: sum(len(x.split()) for x in texts) / size(texts), "Words were counted"),
+        (lambda texts, t: len(t.encode(texts)) / len(texts), "the number of texts by itself"),
+        (lambda texts, t: len(t.encode(texts)) / size(texts), "texts per byte"),
         (lambda texts, t: count(texts, NOTEBOOKS) / size(texts), "does not use the tokenizer it is given"),
         (lambda texts, t: 0.3741, "Was it typed in by hand?"),
         (0.3741, "this check needs a function"),
@@ -134,6 +153,8 @@ def test_the_first_loss_of_mid_over_the_last_validation_of_base_is_the_spike():
         (lambda r: max(of(r, "mid", "loss")) - of(r, "base", "validation")[-1], "the highest loss of mid"),
         (lambda r: of(r, "base", "validation")[-1] - of(r, "mid", "loss")[0], "sign is turned round"),
         (lambda r: of(r, "mid", "loss")[0], "not the rise"),
+        (lambda r: of(r, "mid", "loss")[0] - min(of(r, "base", "validation")), "the lowest validation"),
+        (lambda r: abs(of(r, "mid", "loss")[0] - of(r, "base", "validation")[-1]), "The sign is left out"),
         (lambda r: of(r, "mid", "loss")[0] / of(r, "base", "validation")[-1], "That is a ratio"),
         (lambda r: 5.1, "typed in by hand"),
         (lambda r: r[0]["loss"], "KeyError"),
@@ -152,6 +173,19 @@ def recovery(losses, level):
 
 def loss_there(losses, level):
     return next((loss for loss in losses if loss < level), math.inf)
+
+
+def last_below(losses, level):
+    return max((step for step, loss in enumerate(losses) if loss < level), default=math.inf)
+
+
+def popping(losses, level):
+    steps = 0
+    while losses:
+        if losses.pop(0) < level:
+            return steps
+        steps += 1
+    return math.inf
 
 
 def finite(way):
@@ -180,6 +214,9 @@ def test_the_first_step_below_the_level_is_the_recovery():
         (finite(lambda losses: -1), "look like the fastest of all"),
         (loss_there, "That is the loss at this step"),
         (lambda losses, level: losses.index(min(losses)), "the step of the lowest loss"),
+        (lambda losses, level: 0 if losses[0] < level else math.inf, "looks at the first loss only"),
+        (last_below, "the last step below the level"),
+        (popping, "changed what it was given"),
         (lambda losses, level: 7, "typed in by hand"),
     ],
 )  # fmt: skip
@@ -214,10 +251,16 @@ def test_one_level_for_both_is_right():
     [
         (lambda a, b: recovery(b, end(b)) - recovery(a, end(a)), "two finishing lines"),
         (lambda a, b: recovery(b, b[-1]) - recovery(a, a[-1]), "two finishing lines"),
-        (saved(lambda a, b: end(a)), "The level is that of the start with a base"),
+        (saved(lambda a, b: end(a)), "The level is that of the start with a body"),
         (saved(lambda a, b: b[-1]), "a single loss"),
         (saved(lambda a, b: sum(b) / len(b)), "mean of the whole curve"),
         (lambda a, b: recovery(a, end(b)) - recovery(b, end(b)), "sign is turned round"),
+        (lambda a, b: abs(saved(lambda a, b: end(b))(a, b)), "The sign is left out"),
+        (lambda a, b: max(0, saved(lambda a, b: end(b))(a, b)), "the number is negative then, not 0"),
+        (saved(lambda a, b: b[-10]), "`[-10]` is one"),
+        (saved(lambda a, b: sum(b[:10]) / 10), "where from scratch begins"),
+        (saved(lambda a, b: sum(b[:-10]) / len(b[:-10])), "all but the last ten"),
+        (saved(lambda a, b: sum(b[-10:])), "Divide by 10"),
         (lambda a, b: end(b) - end(a), "a difference of losses"),
         (lambda a, b: recovery(a, end(b)), "How many fewer than from scratch"),
         (lambda a, b: 12, "typed in by hand"),
@@ -351,7 +394,7 @@ def test_another_plan_begins_anew(tmp_path):
 
 def test_mid_does_not_start_from_half_a_base(tmp_path):
     course, profile = tiny(tmp_path)
-    with pytest.raises(CheckpointError, match="there is no base yet"):
+    with pytest.raises(CheckpointError, match="there is no body yet"):
         lesson.open_mid("world")
     steps = lesson.open_base(course, profile, NOTEBOOKS, "world").steps()
     next(steps)

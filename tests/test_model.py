@@ -191,6 +191,11 @@ def test_impossible_heads_are_refused(sizes):
         GPTConfig(**sizes)
 
 
+def test_a_dictionary_of_sizes_that_is_not_unpacked_is_told_how():
+    with pytest.raises(ConfigError, match=r"GPTConfig\(\*\*sizes\)"):
+        GPTConfig(vars(CONFIG))
+
+
 def test_flops_per_token_is_six_per_matrix_weight_plus_attention():
     model = GPT(CONFIG)
     matrices = sum(p.numel() for n, p in model.named_parameters() if n != "transformer.wte.weight")

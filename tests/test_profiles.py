@@ -45,6 +45,10 @@ def test_override_changes_the_stages_plan_first_then_the_profile():
     assert profile.mid == get_profile("laptop").mid
     with pytest.raises(ConfigError, match="colour"):
         override(profile, "rl", colour=3)
+    with pytest.raises(ConfigError, match="no such setting of a profile(?s:.*)data"):
+        override(profile, text="python")
+    with pytest.raises(ConfigError, match="override\\(profile, data='python'\\)"):
+        override(profile, "python")
 
 
 def test_batch_sizes_that_do_not_divide_are_refused_with_the_numbers():

@@ -98,6 +98,7 @@ def test_a_long_text_of_words_is_encoded_as_if_in_one_go():
 
 
 def test_the_vocabulary_has_the_size_asked_for_the_nine_included():
+    assert repr(TOKENIZER) == "<Tokenizer of 330 tokens>"
     assert TOKENIZER.get_vocab_size() == 330 == len(TOKENIZER.token_bytes())
     assert Tokenizer.train([], vocab_size=265).get_vocab_size() == 265
 

@@ -29,6 +29,8 @@ def pca_map(function: object) -> str:
                 f"for vectors of shape {vectors.shape} two things are expected: (coordinates, shares).",
                 got=shown(result), cause="End with `return coordinates, shares`.",
             )  # fmt: skip
+        if np.shape(result[0]) == (2,):
+            raise Wrong("the shares come first.", cause="End with `return coordinates, shares`.")
         _place(result[0], vectors)
         _shares(result[1], vectors)
     return "The flattest view that keeps most of the differences. How little that is, the axes say."
@@ -46,6 +48,8 @@ def _components(vectors: Array, centre: bool = True) -> tuple[Array, Array, Arra
 def _place(coordinates: Any, vectors: Array) -> None:
     right, _, directions = _components(vectors)
     swapped = _components(vectors.T)[0][:, :2]
+    unit = vectors / (vectors**2).sum(axis=1, keepdims=True) ** 0.5
+    standard = (vectors - vectors.mean(axis=0)) / vectors.std(axis=0)
     wrongs = {
         "Rows and columns are exchanged: PCA wants a row a word. Do not transpose.": [swapped, swapped.T],
         "Those are the directions themselves (`components_`). Asked is where the words lie along them: "
@@ -54,6 +58,8 @@ def _place(coordinates: Any, vectors: Array) -> None:
             [_components(vectors, centre=False)[0][:, :2]],
         "Each axis was stretched to the same spread (whitening). Leave the lengths as they are.":
             [right[:, :2] / right[:, :2].std(axis=0, ddof=ddof) for ddof in (0, 1)],
+        "The vectors were scaled first. PCA takes them as they are.":
+            [_components(scaled)[0][:, :2] for scaled in (unit, standard)],
         "Those are the last two components, along which the words differ least.": [right[:, -2:]],
         "The axes are exchanged: the component with the larger share comes first.": [right[:, 1::-1]],
         "Those are two numbers of the vectors as they were. PCA looks for the best two directions.":
@@ -71,7 +77,7 @@ def _place(coordinates: Any, vectors: Array) -> None:
         "",
     )
     expected = right[:, :2]
-    compare(_turned(coordinates, expected), expected, "the coordinates", 1e-4, cause=cause)
+    compare(_turned(coordinates, expected), expected, "the array of the coordinates", 1e-4, cause=cause)
 
 
 def _turned(got: Any, expected: Array) -> Any:
@@ -111,7 +117,7 @@ def _shares(shares: Any, vectors: Array) -> None:
             raw[:2] / raw.sum(),
         "They are those of the exchanged table: rows and columns are swapped.":
             (_components(vectors.T)[1] / _components(vectors.T)[1].sum())[:2],
-    }, 1e-4, "the shares of the variance")  # fmt: skip
+    }, 1e-4, "the array of the shares of the variance")  # fmt: skip
 
 
 # ---- what follows

@@ -20,13 +20,15 @@ def choose_one(answer: object, right: str, wrong: Mapping[str, str]) -> None:
 
 
 def letters(answer: object, allowed: Iterable[str]) -> set[str]:
-    """The letters of an answer: `"B"`, `"a, C"`, `["A", "C"]`, `{"A", "C"}`; an empty set for `[]` or `""`.
+    """The letters of an answer: `"B"`, `"a, C"`, `["A", "C"]`, `{"A", "C"}`; none for `[]`, `{}` or `""`.
 
     Raises `Wrong` for anything else, and for a letter that stands for no statement.
     """
     allowed = sorted(allowed)
     parts = [answer] if isinstance(answer, str) else answer
     form = f'Letters are expected, such as "{allowed[0]}" or {{"{allowed[0]}", "{allowed[-1]}"}}.'
+    if parts == {}:  # meant as the empty set, which is `set()` in Python
+        return set()
     if not isinstance(parts, (list, tuple, set, frozenset)) or not all(isinstance(p, str) for p in parts):
         raise Wrong(f"{shown(answer)} is no choice of statements.", cause=form)
     named: set[str] = set()

@@ -27,12 +27,13 @@ from nanolab.viz.output import publish
 
 __all__ = [
     "CheckFailed", "Misconception", "NotAttempted", "Printed", "Wrong", "attempted", "call", "call_printed",
-    "check", "check_function", "compare", "diagnose_value", "same", "shown",
+    "check", "check_function", "check_unchanged", "compare", "diagnose_value", "same", "shown",
 ]  # fmt: skip
 
 P = ParamSpec("P")
 
 TYPED_IN = "It is the same answer for every input. Was it typed in by hand? Compute it from what comes in."
+ROUNDED = "Is it rounded? Give the number as it is: what is shown of it may be short."
 NO_RETURN = "For other inputs it did: every way through it must end with `return` and a value."
 
 
@@ -139,6 +140,17 @@ def check_function(
             raise wrong.because(cause) from None
 
 
+def check_unchanged(fn: object, *case: Any, cause: str) -> None:
+    """Raise `Wrong` where the learner's `fn` changes an array, tensor or list of the `case` it is given."""
+    given = _copies(case)
+    call(fn, *given)
+    for after, before in zip(given, case, strict=True):
+        differs = after != before
+        if bool(differs.any()) if hasattr(differs, "any") else differs:
+            raise Wrong("your function changed what it was given: after it, the notebook goes on with that.",
+                        cause=cause)  # fmt: skip
+
+
 def _cause(
     answers: Sequence[object],
     cases: Sequence[tuple[Any, ...]],
@@ -160,7 +172,20 @@ def _cause(
     except AssertionError:  # answers that are no numbers
         constant = False
     varies = any(not same(right(*case), right(*cases[0]), tolerance) for _, case in tried)
-    return TYPED_IN if constant and varies else ""
+    if constant and varies:
+        return TYPED_IN
+    return ROUNDED if _rounded(tried, right) else ""
+
+
+def _rounded(tried: Sequence[tuple[object, tuple[Any, ...]]], right: Callable[..., object]) -> bool:
+    """Whether all answers are the right ones, rounded to as many digits."""
+    import numpy as np
+
+    try:
+        rights = [(got, np.asarray(right(*_copies(case)), float)) for got, case in tried]
+        return any(all(same(got, one.round(digits), 1e-9) for got, one in rights) for digits in range(5))
+    except (TypeError, ValueError, AssertionError):  # answers that are no numbers
+        return False
 
 
 def _is_nan(value: Any) -> bool:

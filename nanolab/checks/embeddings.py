@@ -5,12 +5,22 @@ The map and the conclusion are in `cartography.py`, the permutation test is in `
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanolab.checks.cartography import meaning_of_p, pca_map, verdict
-from nanolab.checks.core import Misconception, Wrong, call, check, check_function, same, shown
+from nanolab.checks.core import (
+    Misconception,
+    Wrong,
+    call,
+    check,
+    check_function,
+    check_unchanged,
+    same,
+    shown,
+)
 from nanolab.checks.permutations import closeness, p_value
 
 __all__ = [
@@ -23,6 +33,10 @@ WORDS = (
     "zyzzogeton", "mountain", "Monday",
 )  # fmt: skip
 """None of them is among the words of the notebook."""
+TWICE = "Bora Bora island"
+"""In a sentence some of its tokens come twice, others once, whatever the tokenizer."""
+
+ALL_ROWS = "Those are the rows of all tokens. A word is one vector, however many tokens it has."
 
 Array = Any
 
@@ -55,7 +69,7 @@ def table_of(model: Any, name: str = "transformer.wte.weight") -> Array:
 def word_cases(tokenizer: Any) -> list[tuple[Any, list[str]]]:
     rng = random.Random(52)
     return [
-        (model, [*rng.sample(WORDS[:6], 2), *rng.sample(WORDS[6:], 3)])
+        (model, [*rng.sample(WORDS[:6], 2), *rng.sample(WORDS[6:], 3), TWICE])
         for model in small_models(tokenizer) * 2
     ]
 
@@ -80,15 +94,7 @@ def looked_up(
 def get_embeddings(function: object, tokenizer: Any) -> str:
     """Whether rows of the embedding table come back, one a word; of which of its tokens is left open."""
     cases = word_cases(tokenizer)
-    answers = [_array(call(function, *case), case) for case in cases]
-    widths = {answer.shape[-1] for answer in answers}
-    if len(widths) == 1 and widths.pop() not in (len(cases[0][1]), len(cases[0])):
-        raise Wrong(
-            "for models of 8 and of 12 numbers a token, your vectors have the same length.",
-            got=f"vectors of {answers[0].shape[-1]} numbers",
-            cause="It always looks into the same model. Use the `model` that comes in, not one of the "
-            "notebook.",
-        )
+    answers = _answers(function, cases)
 
     def all_same(way: Callable[..., Array]) -> bool:
         return all(same(answer, way(*case)) for answer, case in zip(answers, cases, strict=True))
@@ -127,8 +133,45 @@ def get_embeddings(function: object, tokenizer: Any) -> str:
                       looked_up(tokenizer, take=lambda rows: rows[0] / (rows[0] ** 2).sum() ** 0.5)),
         Misconception("That is one vector for all words. Give each its row.",
                       lambda *case: looked_up(tokenizer)(*case).mean(axis=0)),
+        Misconception("That is the vector of the first word only.",
+                      lambda *case: looked_up(tokenizer)(*case)[0]),
+        Misconception(ALL_ROWS, _all_rows(tokenizer)),
+        Misconception(ALL_ROWS, _all_rows(tokenizer, " ")),
     ])  # fmt: skip
     return ""
+
+
+def _answers(function: object, cases: list[tuple[Any, list[str]]]) -> list[Array]:
+    """What a look-up gives for models of two widths. Raises `Wrong` if it looks into another one."""
+    check_unchanged(function, *cases[0], cause="Put the result into a list of your own, not into `words`.")
+    answers = [_array(call(function, *case), case) for case in cases]
+    widths = {answer.shape[-1] for answer in answers}
+    if len(widths) == 1 and widths.pop() not in (len(cases[0][1]), len(cases[0])):
+        raise Wrong(
+            "for models of 8 and of 12 numbers a token, your vectors have the same length.",
+            got=f"vectors of {answers[0].shape[-1]} numbers",
+            cause="It always looks into the same model. Use the `model` that comes in, not one of the "
+            "notebook.",
+        )
+    return answers
+
+
+def _all_rows(tokenizer: Any, before: str = "") -> Callable[..., Array]:
+    """The rows of all tokens of all words, one below the other."""
+
+    def find(model: Any, words: Sequence[str]) -> Array:
+        return table_of(model)[[id for word in words for id in tokenizer.encode(before + word)]]
+
+    return find
+
+
+def _distinct(tokenizer: Any) -> Callable[..., Array]:
+    """The mean of each word's tokens, each of them counted once."""
+
+    def find(model: Any, words: Sequence[str]) -> Array:
+        return [table_of(model)[sorted(set(tokenizer.encode(" " + word)))].mean(axis=0) for word in words]
+
+    return find
 
 
 def _array(value: Any, case: tuple[Any, list[str]]) -> Array:
@@ -170,7 +213,7 @@ def word_vectors(function: object, tokenizer: Any) -> str:
         "its rows."
     )
     cases = word_cases(tokenizer)
-    _array(call(function, *cases[0]), cases[0])
+    _answers(function, cases)
     check_function(function, looked_up(tokenizer, " ", mean), cases, [
         Misconception(no_space, looked_up(tokenizer, "", mean)),
         Misconception(first, looked_up(tokenizer, " ")),
@@ -185,7 +228,7 @@ def word_vectors(function: object, tokenizer: Any) -> str:
         Misconception("The space stands behind the word. In a sentence it belongs to the word that follows "
                       "it.",
                       lambda model, words: looked_up(tokenizer, "", mean)(model, [f"{w} " for w in words])),
-        Misconception("Two spaces before the word: does the list of words have one already?",
+        Misconception("A space too many: one is enough, before the word.",
                       looked_up(tokenizer, "  ", mean)),
         Misconception("Those are rows of `lm_head`, the output layer. The embedding is `transformer.wte`.",
                       looked_up(tokenizer, " ", mean, "lm_head.weight")),
@@ -194,6 +237,15 @@ def word_vectors(function: object, tokenizer: Any) -> str:
         Misconception("The mean is taken over the numbers of a token: `mean(axis=0)` is the mean over "
                       "tokens.",
                       looked_up(tokenizer, " ", lambda rows: rows.mean(axis=1)[:1])),
+        Misconception("The mean is taken over everything: `mean(axis=0)` is the mean over tokens.",
+                      looked_up(tokenizer, " ", lambda rows: rows.mean())),
+        Misconception("A token that comes twice in a word is counted once. Take the mean over all of them, "
+                      "not over a set.", _distinct(tokenizer)),
+        Misconception("That is one vector for all words. Give each its mean.",
+                      lambda *case: _all_rows(tokenizer, " ")(*case).mean(axis=0)),
+        Misconception(ALL_ROWS, _all_rows(tokenizer, " ")),
+        Misconception("The vectors are divided by their length. Give them as they are: the cosine does that.",
+                      looked_up(tokenizer, " ", lambda rows: mean(rows) / (mean(rows) ** 2).sum() ** 0.5)),
     ])  # fmt: skip
     return "The whole word, and as it stands in a sentence."
 
@@ -224,7 +276,8 @@ def untrained(model: Any, trained: Any) -> str:
             f"it has another size than the trained model: {', '.join(names)}.",
             got=", ".join(f"{name}={theirs[name]}" for name in names),
             expected=", ".join(f"{name}={ours[name]}" for name in names),
-            cause='GPTConfig() alone has the defaults. Give it the sizes in meta["model_config"].',
+            cause=("GPTConfig() alone has the defaults. " if model.config == GPTConfig() else "")
+            + 'Give it the sizes in meta["model_config"], all of them, as they are.',
         )
     table, theirs_table = table_of(model), table_of(trained)
     if (table == theirs_table).all():
@@ -269,6 +322,8 @@ def cosine_sim(function: object) -> str:
 
     one = "Divided by the length of one vector only. Divide by both."
     check_function(function, numbers(right), cases, [
+        Misconception("`len` counts the numbers of a vector. Its length is `np.linalg.norm`.",
+                      numbers(lambda a, b: (a * b).sum() / (len(a) * len(b)))),
         Misconception("That is the dot product alone: long vectors win. Divide it by both lengths.",
                       numbers(lambda a, b: (a * b).sum())),
         Misconception("Divided by the squared lengths: take their square root, as np.linalg.norm does.",
@@ -282,6 +337,8 @@ def cosine_sim(function: object) -> str:
         Misconception("Divided by the length of the first, then multiplied by the other: `a / x * y` goes "
                       "from left to right. Put the product of the lengths in brackets.",
                       numbers(lambda a, b: (a * b).sum() / length(a) * length(b))),
+        Misconception("That is per cent. A cosine lies between -1 and 1.",
+                      numbers(lambda a, b: 100 * right(a, b))),
         Misconception("The lengths are added. Multiply them.",
                       numbers(lambda a, b: (a * b).sum() / (length(a) + length(b)))),
         Misconception("That is the cosine *distance*, 1 minus the "
@@ -295,13 +352,17 @@ def cosine_sim(function: object) -> str:
         Misconception("Lengths are roots of sums of squares, not sums of absolute values.",
                       numbers(lambda a, b: (a * b).sum() / (np.abs(a).sum() * np.abs(b).sum()))),
     ])  # fmt: skip
+    check_unchanged(function, *cases[0], cause="`/=` works in place: write `a = a / ...`.")
+    if getattr(call(function, *cases[0]), "ndim", 0):
+        raise Wrong("a single number is expected, and it gave one inside an array.",
+                    got=shown(call(function, *cases[0])), cause="`.item()` takes it out.")  # fmt: skip
     return "1 is the same direction, 0 none in common, -1 the opposite one, however long the vectors are."
 
 
 def _takes(function: object, case: tuple[Any, ...]) -> bool:
     """Whether a function gets by with this kind of vectors."""
     try:
-        call(function, *case)
+        call(function, *copy.deepcopy(case))
     except Wrong:
         return False
     return True

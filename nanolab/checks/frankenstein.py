@@ -11,7 +11,7 @@ import random
 from typing import Any
 
 from nanolab.checks.choosing import choose_one
-from nanolab.checks.core import Misconception, check, check_function
+from nanolab.checks.core import Misconception, check, check_function, check_unchanged
 from nanolab.checks.own_runs import (
     Rows,
     conclusion,
@@ -50,7 +50,7 @@ def tokens_per_byte(function: object) -> str:
     ]
     cases: list[tuple[Any, ...]] = []
     for count in (3, 5, 4, 6):
-        texts = [" ".join(rng.choices(words, k=rng.randint(1, 14))) for _ in range(count)]
+        texts = [" ".join(rng.choices(words, k=rng.randint(1, 14))) + "\n\n" for _ in range(count)]
         cases.append((texts, plain if count == 5 else ours))
     cases.append((["The capit", "al of Fran", "ce is Par", "is."], ours))
 
@@ -83,16 +83,39 @@ def tokens_per_byte(function: object) -> str:
                       "bytes.", lambda *case: 1 / per_character(*case)),
         Misconception("A mean of ratios, and upside down.",
                       lambda texts, t: sum(1 / right([text], t) for text in texts) / len(texts)),
-        Misconception("Only the first text was counted.", lambda texts, t: right(texts[:1], t)),
+        Misconception("Only the first text was counted. Does `return` stand inside the loop?",
+                      lambda texts, t: right(texts[:1], t)),
+        Misconception("Only the last text was counted. Add up with `+=`.",
+                      lambda texts, t: right(texts[-1:], t)),
         Misconception("That is the number of tokens: it is still to be divided by the bytes.",
                       lambda texts, t: sum(len(t.encode(text)) for text in texts)),
+        Misconception("That is the number of texts by itself: `encode` of a list gives a list for each text, "
+                      "and `len` counts those. Add up the lengths of the single texts.",
+                      lambda texts, t: len(t.encode(texts)) / len(texts)),
+        Misconception("That is texts per byte: `encode` of a list gives a list for each text, and `len` "
+                      "counts those. Add up the lengths of the single texts.",
+                      lambda texts, t: len(texts) / sum(map(count_bytes, texts))),
+        Misconception("That is tokens per text: divide by the bytes of the texts, not by their number.",
+                      lambda texts, t: sum(len(t.encode(text)) for text in texts) / len(texts)),
         Misconception("Each token was counted once, however often it comes.",
                       lambda texts, t: right(texts, t) * len({i for x in texts for i in t.encode(x)})
                       / sum(len(t.encode(x)) for x in texts)),
+        Misconception("Each token of a text was counted once, however often it comes in it.",
+                      lambda texts, t: sum(len(set(t.encode(x))) for x in texts)
+                      / sum(map(count_bytes, texts))),
+        Misconception("The blanks at the ends of the texts count as well: nothing is stripped.",
+                      lambda texts, t: right([text.strip() for text in texts], t)),
+        Misconception("The numbers of the tokens are added up. `len` says how many there are.",
+                      lambda texts, t: sum(sum(t.encode(x)) for x in texts) / sum(map(count_bytes, texts))),
+        Misconception("`//` leaves out what comes after the point: divide with `/`.",
+                      lambda texts, t: right(texts, t) // 1),
+        Misconception("Words were counted. The tokenizer says what is a token.",
+                      lambda texts, t: sum(len(x.split()) for x in texts) / sum(map(count_bytes, texts))),
         Misconception("That does not use the tokenizer it is given, but the one of the notebook.",
                       lambda texts, t: right(texts, ours)),
         *[Misconception(glued, joined(between)) for between in ("", "\n", "\n\n", " ")],
     ], tolerance=1e-6)  # fmt: skip
+    check_unchanged(function, *cases[0], cause="`pop` and the like work in place: go through it with `for`.")
     return "All tokens over all bytes: each byte of text counts once, whichever file it stands in."
 
 
@@ -147,6 +170,10 @@ def spike_height(function: object) -> str:
     """Whether the spike is the first loss of mid minus the last validation loss of base."""
     rng = random.Random(42)
     cases = [(made_up_log(rng),) for _ in range(4)]
+    # A base that forgot all at its end: its last validation is not its lowest, and mid begins below it.
+    [row for row in cases[-1][0] if row["stage"] == "base" and "validation" in row][-1]["validation"][
+        "nats"
+    ] = 9.8
 
     def first(rows: Rows) -> float:
         return train_losses(rows, "mid")[0]
@@ -162,6 +189,10 @@ def spike_height(function: object) -> str:
                       lambda rows: first(rows) - validations(rows, "base", "bits_per_byte")[-1]),
         Misconception("That is the base before it was trained: take its last validation, not its first.",
                       lambda rows: first(rows) - validations(rows, "base")[0]),
+        Misconception("That subtracts the lowest validation of base. Take its last.",
+                      lambda rows: first(rows) - min(validations(rows, "base"))),
+        Misconception("The sign is left out: a loss that falls is a negative spike.",
+                      lambda rows: abs(first(rows) - before(rows))),
         Misconception("That subtracts the last validation of the whole log, which belongs to a later "
                       "stage. Look at row[\"stage\"].",
                       lambda rows: first(rows) - validations(rows, "sft")[-1]),
@@ -238,6 +269,12 @@ def recovery(function: object) -> str:
                       never(lambda losses: -1)),
         Misconception("0 for \"never\" would look like the fastest of all. Answer math.inf.",
                       never(lambda losses: 0)),
+        Misconception("That looks at the first loss only: does a `return` in the loop end it at once? The "
+                      "one for \"never\" stands behind the loop.",
+                      lambda losses, level: 0 if losses[0] < level else math.inf),
+        Misconception("That is the last step below the level. Asked is the first: `return` it at once.",
+                      lambda losses, level: max((i for i, x in enumerate(losses) if x < level),
+                                                default=math.inf)),
         Misconception("That counts all steps above the level, also those after the loss had been below it.",
                       lambda losses, level: sum(loss >= level for loss in losses)),
         Misconception("That is the loss at this step. Asked is the number of the step.",
@@ -247,6 +284,7 @@ def recovery(function: object) -> str:
         Misconception("That is the step of the lowest loss, whatever the level.",
                       lambda losses, level: losses.index(min(losses))),
     ])  # fmt: skip
+    check_unchanged(function, *cases[0], cause="`pop` and the like work in place: go through it with `for`.")
     return "Losses can be compared by height. With this they can be compared by time, too."
 
 
@@ -255,7 +293,8 @@ def saved_steps(function: object) -> str:
     """Whether both recoveries go to one level, that of the from-scratch start."""
     rng = random.Random(44)
     cases = []
-    for start, end in ((5.0, 1.4), (8.5, 1.8), (9.5, 2.0), (4.0, 1.0)):
+    # The fifth costs steps, the sixth never gets there.
+    for start, end in ((5.0, 1.4), (8.5, 1.8), (9.5, 2.0), (4.0, 1.0), (30.0, 2.2), (7.0, 3.0)):
         scratch = falling(rng, 50, 7.6, 2.4, noise=0.15)
         # A bad last step: whoever takes it alone for the level finds another one.
         scratch[-1] += rng.choice((-0.3, 0.3))
@@ -275,7 +314,7 @@ def saved_steps(function: object) -> str:
     check_function(function, saved_of, cases, [
         Misconception(own, each_to_its_own(end_level)),
         Misconception(own, each_to_its_own(lambda losses: losses[-1])),
-        Misconception("The level is that of the start with a base. Take where the from-scratch start ends: "
+        Misconception("The level is that of the start with a body. Take where the from-scratch start ends: "
                       "that is what is to be reached sooner.", to(lambda a, b: end_level(a))),
         Misconception("The level is a single loss, the last one, and that is noisy. Take the mean of the "
                       "last ten.",
@@ -287,7 +326,21 @@ def saved_steps(function: object) -> str:
                       to(lambda a, b: min(b))),
         Misconception("The sign is turned round: what needs fewer steps has saved some, a positive number.",
                       lambda a, b: -saved_of(a, b)),
-        Misconception("That is the recovery of the start with a base. How many fewer than from scratch is "
+        Misconception("The sign is left out: a body that costs steps has saved a negative number.",
+                      lambda a, b: abs(saved_of(a, b))),
+        Misconception("A body may also cost steps: the number is negative then, not 0.",
+                      lambda a, b: max(0.0, saved_of(a, b))),
+        Misconception("For a body that never gets there the answer is minus infinity.",
+                      lambda a, b: saved_of(a, b) if math.isfinite(saved_of(a, b)) else 0.0),
+        Misconception("The level is a single loss, and that is noisy: `[-10]` is one, `[-10:]` are ten.",
+                      to(lambda a, b: b[-10])),
+        Misconception("The level is where from scratch begins. `[-10:]` are the last ten losses.",
+                      to(lambda a, b: sum(b[:10]) / 10)),
+        Misconception("`[:-10]` is all but the last ten. `[-10:]` are the last ten.",
+                      to(lambda a, b: sum(b[:-10]) / len(b[:-10]))),
+        Misconception("The last ten losses are added up. Divide by 10 for their mean.",
+                      to(lambda a, b: sum(b[-10:]))),
+        Misconception("That is the recovery of the start with a body. How many fewer than from scratch is "
                       "that?",
                       lambda a, b: recovery_of(a, end_level(b))),
         Misconception("That is a difference of losses, in nats. Asked is how many steps.",
@@ -296,4 +349,4 @@ def saved_steps(function: object) -> str:
                       "from-scratch start takes to the same level.",
                       lambda a, b: len(b) - recovery_of(a, end_level(b))),
     ])  # fmt: skip
-    return "One finishing line for both, and a clock: that is what a base is worth."
+    return "One finishing line for both, and a clock: that is what a body is worth."

@@ -69,7 +69,7 @@ def fair(world: object, code: object) -> str:
     if not changed:
         raise Wrong(
             "the two profiles are the same.",
-            cause="Both models would read TinyWorld. A profile cannot be changed, only copied: keep what "
+            cause="Both bodies would read TinyWorld. A profile cannot be changed, only copied: keep what "
             "override returns.",
         )
     if "data" not in changed:
@@ -79,14 +79,14 @@ def fair(world: object, code: object) -> str:
             "name": "`name` is only what the profile is called. Change `data`.",
         }
         raise Wrong(
-            f"the base text is still the same; changed is {', '.join(changed)}.",
+            f"the text that the body reads is still the same; changed is {', '.join(changed)}.",
             cause=next(
                 (causes[name] for name in changed if name in causes), "The field `data` names the text."
             ),
         )
     if getattr(code, "data", "") != "python":
         raise Wrong(
-            "the code model would read another text than code.", got=shown(getattr(code, "data", "")),
+            "the code body would read another text than code.", got=shown(getattr(code, "data", "")),
             expected="'python'", cause=_text_cause(str(getattr(code, "data", ""))),
         )  # fmt: skip
     others = [name for name in changed if name != "data"]
@@ -95,14 +95,14 @@ def fair(world: object, code: object) -> str:
             f"two things changed at once: data, and {', '.join(others)}.",
             cause=_also(others[0]) + " Change the text only, or you cannot tell what made the difference.",
         )
-    return "One thing differs, the text. Whatever the two models do differently comes from it."
+    return "One thing differs, the text. Whatever the two bodies do differently comes from it."
 
 
 def _text_cause(data: str) -> str:
     if data == "docstrings":
         return "Docstrings are English sentences about code. The code itself is called python."
     if data in ("tinyworld", "world"):
-        return "That is the text of the other model."
+        return "That is the text of the other body."
     return "nanolab knows three texts by name: tinyworld, docstrings and python, in small letters."
 
 
@@ -172,7 +172,7 @@ def own_logs() -> dict[str, Rows]:
         run = run_dir(tag(start))
         logs[start] = Log(run).rows()
         if not (run / "profile.json").exists() or not validations(logs[start], "base"):
-            raise NotAttempted(f"the start {name!r} has no base yet. Run the cells that train first.")
+            raise NotAttempted(f"the start {name!r} has no body yet. Run the cells that train first.")
         profiles[start] = Profile.from_json((run / "profile.json").read_text(encoding="utf-8"))
         done, steps = len(train_losses(logs[start], "mid")), profiles[start].mid.num_iterations
         if done < steps:
@@ -216,7 +216,7 @@ def findings(logs: Mapping[str, Rows]) -> dict[str, Finding]:
                      f"the last ten losses have a mean of {end['code']:.2f} nats after code and "
                      f"{end['world']:.2f} after TinyWorld"),
         "E": Finding(sign(per_byte["world"] - per_byte["code"], 0.02),
-                     f"the code base has {per_byte['code']:.2f} bits per byte on code, the TinyWorld base "
+                     f"the code body has {per_byte['code']:.2f} bits per byte on code, the TinyWorld body "
                      f"{per_byte['world']:.2f} on TinyWorld"),
         "F": Finding(by_spike == by_end,
                      f"from the lowest spike to the highest it is {', '.join(by_spike)}; from the lowest "

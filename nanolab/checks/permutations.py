@@ -8,7 +8,16 @@ from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
-from nanolab.checks.core import Misconception, Wrong, call, check, check_function, same, shown
+from nanolab.checks.core import (
+    Misconception,
+    Wrong,
+    call,
+    check,
+    check_function,
+    check_unchanged,
+    same,
+    shown,
+)
 
 Array = Any
 
@@ -43,7 +52,7 @@ def closeness(function: object) -> str:
     """Whether pairs of two animals are compared with pairs of an animal and a country, and nothing else."""
     import numpy as np
 
-    rng = np.random.default_rng(55)
+    rng = np.random.default_rng(57)
     cases = []
     for size, count in ((7, 3), (8, 5), (9, 4), (6, 2)):
         animal = np.zeros(size, bool)
@@ -66,6 +75,10 @@ def closeness(function: object) -> str:
     check_function(function, closeness_of, cases, [
         Misconception("Each animal is compared with itself, too: the ones on the diagonal make every group "
                       "look close. Leave out i == j.", with_itself),
+        Misconception("Each animal is compared with itself, too: np.triu_indices(n, 1) leaves out the "
+                      "diagonal.",
+                      lambda m, a: float(m[np.ix_(a, a)][np.triu_indices(a.sum())].mean()
+                                         - m[np.ix_(a, ~a)].mean())),
         Misconception("The diagonal is left out of the sum but counted in the number of pairs: n * (n - "
                       "1), not n * n.",
                       lambda m, a: float((m[np.ix_(a, a)].sum() - a.sum()) / a.sum() ** 2
@@ -93,7 +106,14 @@ def closeness(function: object) -> str:
                       difference(lambda w, o, x: w.mean() / x.mean())),
         Misconception("That is only how close animals are to each other. In a trained model all words may "
                       "be: subtract how close they are to countries.", difference(lambda w, o, x: w.mean())),
+        Misconception("The first words are taken for animals. `animal` says which words are.",
+                      lambda m, a: closeness_of(m, np.arange(len(a)) < a.sum())),
+        Misconception("Pairs are left out in which the country comes before the animal.",
+                      lambda m, a: float(blocks(m, a)[0].mean()
+                                         - np.triu(m)[np.ix_(a, ~a)][np.triu(m)[np.ix_(a, ~a)] != 0].mean())),
     ], tolerance=1e-6)  # fmt: skip
+    check_unchanged(function, *cases[0],
+                    cause="`np.fill_diagonal` and the like work in place: use a copy.")  # fmt: skip
     return "One number that says what the hypothesis says. The labels go into it, so they can be shuffled."
 
 
@@ -169,6 +189,27 @@ def p_value(function: object) -> str:
             "one that "
             "comes in, once, before the loop.",
         )
+    rounded = [p for p in some if not same(p * 41, round(p * 41), 1e-6)]
+    if rounded:
+        raise Wrong(
+            "of 40 shufflings and the real labels, a share has to be a number of 41sts.",
+            got=f"{rounded[0]:.4g}", expected="1/41, 2/41, ... 41/41",
+            cause="Is p rounded? Give it as it is: a small p would become 0.",
+        )  # fmt: skip
+    if set(some) <= {1 / 41, 1.0}:
+        raise Wrong(
+            "of 40 shufflings either all do as well as the real labels, or none does.",
+            cause="They are all the same shuffling. Make the generator once, before the loop.",
+        )
+    if max(some) < 2.5 / 41:
+        raise Wrong(
+            "of 40 shufflings no more than one is ever counted.",
+            cause="Does `return` stand inside the loop? Then the first shuffling is the last.",
+        )
+    check_unchanged(
+        function, matrix, animal, 40, 0,
+        cause="`rng.shuffle` works in place. `rng.permutation(animal)` gives new labels.",
+    )  # fmt: skip
     again = [float(_number(call(function, matrix.copy(), animal.copy(), 40, seed))) for seed in range(6)]
     if again != some:
         raise Wrong(
@@ -227,7 +268,7 @@ def _whole_numbers(function: object) -> None:
             value = call(function, matrix.copy(), animal.copy(), FEW, seed)
             value = value.item() if hasattr(value, "item") else value
             plus_one = value * (FEW + 1) if isinstance(value, float) else 0.0
-            if isinstance(value, float) and value > 1 and same(value * FEW, round(value * FEW), 1e-6):
+            if isinstance(value, float) and 1 < value < 1.2 and same(value * FEW, round(value * FEW), 1e-6):
                 raise Wrong(
                     f"of {FEW} shufflings, p came out as {value:.4g}, above 1.",
                     cause="The real labels are counted above the line, but not below: divide by "

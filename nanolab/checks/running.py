@@ -164,7 +164,7 @@ class _Short(reprlib.Repr):
 
 def shown(value: object, length: int = 300) -> str:
     """A value as Python writes it, on one line, cut to about `length` characters."""
-    if hasattr(value, "parameters"):
+    if hasattr(value, "parameters") and not isinstance(value, type):
         return "the model"
     if hasattr(value, "tolist") and hasattr(value, "shape"):
         if math.prod(value.shape) > 12:

@@ -35,7 +35,7 @@ STATEMENTS = {
     "takes itself.",
     "D": "By the end of midtraining code has caught up: its loss is at most 0.05 nats above that after "
     "TinyWorld.",
-    "E": "In bits per byte, the code base predicts code better than the TinyWorld base predicts TinyWorld.",
+    "E": "In bits per byte, the code body predicts code better than the TinyWorld body predicts TinyWorld.",
     "F": "The lower the spike, the better the start: in order of their spikes, the three are also in order "
     "of "
     "their losses at the end.",
@@ -102,13 +102,13 @@ def open_mid(start: str) -> SupervisedStage:
     run = run_dir(tag(start))
     checkpoint = find_checkpoint(run, "base", missing_ok=True)
     if checkpoint is None:
-        raise CheckpointError(f"{STARTS[start]}: there is no base yet.\nRun the cell that trains it.")
+        raise CheckpointError(f"{STARTS[start]}: there is no body yet.\nRun the cell that trains it.")
     profile = Profile.from_json((run / "profile.json").read_text(encoding="utf-8"))
     meta, _ = load_checkpoint(checkpoint)
     wanted = profile.base.num_iterations if start != "scratch" else 0
     if meta["step"] < wanted:
         raise CheckpointError(
-            f"{STARTS[start]}: the base has taken {meta['step']} of {wanted} steps.\n"
+            f"{STARTS[start]}: the body has taken {meta['step']} of {wanted} steps.\n"
             "Run the cell that trains it again: it goes on where it stopped."
         )
     return SupervisedStage(profile, "mid", run.name)
