@@ -293,6 +293,17 @@ def test_a_misconception_that_explains_only_some_of_the_answers_is_not_named():
     assert "likely cause" not in str(caught.value)
 
 
+def test_a_way_through_without_return_is_not_a_blank():
+    def first_forgotten(x):
+        if x < 1:
+            return math.exp(x)
+
+    with pytest.raises(Wrong, match="every way through it must end with `return`"):
+        check_function(first_forgotten, math.exp, CASES)
+    with pytest.raises(NotAttempted):
+        check_function(lambda x: None, math.exp, CASES)
+
+
 def test_an_answer_that_never_varies_was_typed_in():
     with pytest.raises(Wrong, match="typed in by hand"):
         check_function(lambda x: math.exp(1.5), math.exp, CASES, TRAPS)

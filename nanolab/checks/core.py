@@ -122,7 +122,7 @@ def check_function(
         try:
             got = call(fn, *_copies(case), seconds=seconds)
         except NotAttempted:
-            if not answers:
+            if not answers and not any(_answered(fn, later, seconds) for later in cases[1:]):
                 raise
             raise Wrong(f"{what} of {_arguments(case)} returned nothing.", cause=NO_RETURN) from None
         answers.append(got)
@@ -149,6 +149,14 @@ def check_unchanged(fn: object, *case: Any, cause: str) -> None:
         if bool(differs.any()) if hasattr(differs, "any") else differs:
             raise Wrong("your function changed what it was given: after it, the notebook goes on with that.",
                         cause=cause)  # fmt: skip
+
+
+def _answered(fn: object, case: tuple[Any, ...], seconds: float) -> bool:
+    """Whether a function that returned nothing for one input has something to say of another."""
+    try:
+        return attempted(call(fn, *_copies(case), seconds=seconds))
+    except CheckFailed:
+        return False
 
 
 def _cause(

@@ -218,7 +218,7 @@ def marks_table(mine: Sequence[Marked], theirs: Sequence[Marked], count: int = 6
     table(
         [
             {
-                "question": a.question.text.splitlines()[0],
+                "question": one_line(a.question.text.partition("\n\n")[0]),
                 "mine": one_line(a.reply),
                 "theirs": one_line(b.reply),
             }
