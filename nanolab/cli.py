@@ -6,6 +6,7 @@ Heavy imports stay inside the commands, so that help and errors come at once.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -574,3 +575,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        # As after `nanolab ... | head`. Python would write what is left at its end, and stumble again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -160,3 +160,14 @@ def test_the_module_runs_as_a_program():
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and "--source" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows reports a closed pipe in another way")
+def test_a_reader_that_has_had_enough_sees_no_stack_trace():
+    program = subprocess.Popen(
+        [sys.executable, "-m", "nanolab", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    program.stdout.close()  # as `nanolab --help | head` does, only sooner
+    assert program.wait(timeout=60) == 1
+    assert program.stderr.read() == ""
+    program.stderr.close()
