@@ -83,7 +83,7 @@ def contenders(course: Course) -> tuple[Contender, Contender]:
     if not own:
         banner(
             "You have no chat model of your own yet. Two stages of the reference model compete instead: "
-            "`mine` is its sft model, `theirs` its base model, which was never taught to chat."
+            "mine is its sft model, theirs its base model, which was never taught to chat."
         )
         pair = [(f"reference {stage}", load_model(stage, model_tag=TAG)) for stage in ("sft", "base")]
     else:
