@@ -14,7 +14,7 @@ from checking import waits
 from nanolab.checks import frankenstein as checks
 from nanolab.checks.own_runs import findings
 from nanolab.course import Course
-from nanolab.errors import CheckpointError
+from nanolab.errors import CheckpointError, ConfigError
 from nanolab.lessons import frankenstein as lesson
 from nanolab.paths import run_dir
 from nanolab.profiles import get_profile, override
@@ -95,6 +95,8 @@ NOTEBOOKS = Tokenizer.load(folder() / "tokenizer.json")
         ),
         (lambda texts, t: count(texts, t), "still to be divided"),
         (lambda texts, t: count(texts, t) / len(texts), "tokens per text"),
+        (lambda texts, t: sum(count([x], t) / size([x]) for x in texts), "a sum of ratios"),
+        (lambda texts, t: 100 * count(texts, t) / size(texts), "per cent"),
         (
             lambda texts, t: sum(len(set(t.encode(x))) for x in texts) / size(texts),
             "Each token of a text was",
@@ -156,6 +158,11 @@ def test_the_first_loss_of_mid_over_the_last_validation_of_base_is_the_spike():
         (lambda r: of(r, "mid", "loss")[0] - min(of(r, "base", "validation")), "the lowest validation"),
         (lambda r: abs(of(r, "mid", "loss")[0] - of(r, "base", "validation")[-1]), "The sign is left out"),
         (lambda r: of(r, "mid", "loss")[0] / of(r, "base", "validation")[-1], "That is a ratio"),
+        (lambda r: max(0, of(r, "mid", "loss")[0] - of(r, "base", "validation")[-1]), "cut nothing off"),
+        (lambda r: (of(r, "mid", "loss")[0] - of(r, "base", "validation")[-1]) / math.log(2), "in bits"),
+        (lambda r: of(r, "mid", "loss")[1] - of(r, "base", "validation")[-1], "the second loss of mid"),
+        (lambda r: sum(of(r, "mid", "loss")[:10]) / len(of(r, "mid", "loss")[:10])
+         - of(r, "base", "validation")[-1], "a mean of mid"),
         (lambda r: 5.1, "typed in by hand"),
         (lambda r: r[0]["loss"], "KeyError"),
     ],
@@ -177,6 +184,13 @@ def loss_there(losses, level):
 
 def last_below(losses, level):
     return max((step for step, loss in enumerate(losses) if loss < level), default=math.inf)
+
+
+def crossing(losses, level):
+    for step in range(1, len(losses)):
+        if losses[step - 1] >= level > losses[step]:
+            return step
+    return math.inf
 
 
 def popping(losses, level):
@@ -216,6 +230,14 @@ def test_the_first_step_below_the_level_is_the_recovery():
         (lambda losses, level: losses.index(min(losses)), "the step of the lowest loss"),
         (lambda losses, level: 0 if losses[0] < level else math.inf, "looks at the first loss only"),
         (last_below, "the last step below the level"),
+        (finite(lambda losses: math.nan), "the answer is math.inf"),
+        (finite(lambda losses: 10**9), "the answer is math.inf"),
+        (lambda losses, level: math.inf if losses[-1] >= level else recovery(losses, level), "the last loss"),
+        (lambda losses, level: 1 + recovery(losses[1:], level), "losses[0] counts as well"),
+        (crossing, "above the level with one below it next"),
+        (lambda losses, level: next((v for i, v in enumerate(losses) if i < level), math.inf), "`enumerate` gives"),
+        (lambda losses, level: 0, "`enumerate` gives"),
+        (lambda losses, level: sum(x < level for x in losses), "counts the losses below"),
         (popping, "changed what it was given"),
         (lambda losses, level: 7, "typed in by hand"),
     ],
@@ -257,6 +279,11 @@ def test_one_level_for_both_is_right():
         (lambda a, b: recovery(a, end(b)) - recovery(b, end(b)), "sign is turned round"),
         (lambda a, b: abs(saved(lambda a, b: end(b))(a, b)), "The sign is left out"),
         (lambda a, b: max(0, saved(lambda a, b: end(b))(a, b)), "the number is negative then, not 0"),
+        (lambda a, b: saved(lambda a, b: end(b))(b, a), "The two curves are exchanged"),
+        (lambda a, b: recovery(b, end(b)) / recovery(a, end(b)), "That is a ratio"),
+        (saved(lambda a, b: sum(b[10:]) / len(b[10:])), "leaves out the first ten"),
+        (saved(lambda a, b: sum(b[-10:-1]) / 9), "leaves out the last loss"),
+        (saved(lambda a, b: (end(a) + end(b)) / 2), "the mean of both ends"),
         (saved(lambda a, b: b[-10]), "`[-10]` is one"),
         (saved(lambda a, b: sum(b[:10]) / 10), "where from scratch begins"),
         (saved(lambda a, b: sum(b[:-10]) / len(b[:-10])), "all but the last ten"),
@@ -394,6 +421,8 @@ def test_another_plan_begins_anew(tmp_path):
 
 def test_mid_does_not_start_from_half_a_base(tmp_path):
     course, profile = tiny(tmp_path)
+    with pytest.raises(ConfigError, match="The check of task 1"):
+        lesson.open_base(course, "python", NOTEBOOKS, "code")
     with pytest.raises(CheckpointError, match="there is no body yet"):
         lesson.open_mid("world")
     steps = lesson.open_base(course, profile, NOTEBOOKS, "world").steps()

@@ -103,7 +103,7 @@ def _compare_numbers(
         raise Wrong(
             f"{what} is not finite{_where(place)}.", got=f"{values[place]}",
             expected=f"{_precise(float(wanted[place]))}{unit}",
-            cause=cause or "A logarithm of zero, or a division by zero?",
+            cause=cause or "A logarithm of zero, a division by zero, or a search that found nothing?",
         )  # fmt: skip
     with np.errstate(invalid="ignore"):
         equal = (values == wanted) | (np.isnan(values) & np.isnan(wanted))

@@ -6,6 +6,7 @@ their logs on disk, see `own_runs.py`.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from typing import Any
@@ -97,6 +98,10 @@ def tokens_per_byte(function: object) -> str:
                       lambda texts, t: len(texts) / sum(map(count_bytes, texts))),
         Misconception("That is tokens per text: divide by the bytes of the texts, not by their number.",
                       lambda texts, t: sum(len(t.encode(text)) for text in texts) / len(texts)),
+        Misconception("That is a sum of ratios. Add up all tokens and all bytes first, then divide once.",
+                      lambda texts, t: mean_of_ratios(texts, t) * len(texts)),
+        Misconception("That is per cent. Asked is how many tokens there are for a byte.",
+                      lambda texts, t: 100 * right(texts, t)),
         Misconception("Each token was counted once, however often it comes.",
                       lambda texts, t: right(texts, t) * len({i for x in texts for i in t.encode(x)})
                       / sum(len(t.encode(x)) for x in texts)),
@@ -116,7 +121,7 @@ def tokens_per_byte(function: object) -> str:
         *[Misconception(glued, joined(between)) for between in ("", "\n", "\n\n", " ")],
     ], tolerance=1e-6)  # fmt: skip
     check_unchanged(function, *cases[0], cause="`pop` and the like work in place: go through it with `for`.")
-    return "All tokens over all bytes: each byte of text counts once, whichever file it stands in."
+    return "All tokens over all bytes, and one division at the end."
 
 
 @check
@@ -129,7 +134,7 @@ def why_sums(answer: object) -> str:
         "D": "UTF-8 gives every text its bytes, and each ratio can be computed. It is their mean that "
              "misleads.",
     })  # fmt: skip
-    return "A loss is a mean over tokens, wherever they stand, so its conversion has to be one too."
+    return "Each byte counts once, as in bits per byte, whichever file it stands in."
 
 
 # ---- spikes
@@ -191,6 +196,15 @@ def spike_height(function: object) -> str:
                       lambda rows: first(rows) - validations(rows, "base")[0]),
         Misconception("That subtracts the lowest validation of base. Take its last.",
                       lambda rows: first(rows) - min(validations(rows, "base"))),
+        Misconception("The spike may be negative, where the new text is the easier one: cut nothing off.",
+                      lambda rows: max(0.0, first(rows) - before(rows))),
+        Misconception("That is in bits. Asked are nats, as the log has them.",
+                      lambda rows: (first(rows) - before(rows)) / math.log(2)),
+        Misconception("You take the second loss of mid: there a step was taken already.",
+                      lambda rows: train_losses(rows, "mid")[1] - before(rows)),
+        Misconception("You take a mean of mid's losses. The model learns from step to step: take the first.",
+                      lambda rows: sum(train_losses(rows, "mid")[:10])
+                      / len(train_losses(rows, "mid")[:10]) - before(rows)),
         Misconception("The sign is left out: a loss that falls is a negative spike.",
                       lambda rows: abs(first(rows) - before(rows))),
         Misconception("That subtracts the last validation of the whole log, which belongs to a later "
@@ -237,6 +251,7 @@ def recovery(function: object) -> str:
         cases.append((losses, level))
     cases.append(([3.0, 2.5, 2.0, 2.0, 1.5], 2.0))
     cases.append(([1.0, 0.9, 1.2], 1.5))
+    cases.append(([4.0, 2.8, 1.7, 2.6, 2.2], 2.0))  # only once below, and not at the end
     cases.append((falling(rng, 20, 8.0, 4.0), 1.0))
 
     def never(value: Any) -> Any:
@@ -269,6 +284,24 @@ def recovery(function: object) -> str:
                       never(lambda losses: -1)),
         Misconception("0 for \"never\" would look like the fastest of all. Answer math.inf.",
                       never(lambda losses: 0)),
+        *[Misconception("Where the loss never gets there, the answer is math.inf.",
+                        never(lambda losses, value=value: value))
+          for value in (math.nan, -math.inf, 1e6, 1e9)],
+        Misconception("You look at the last loss. It is enough that the loss was below the level once.",
+                      lambda losses, level: math.inf if losses[-1] >= level
+                      else recovery_of(losses, level)),
+        Misconception("losses[0] counts as well: where it is below the level, the answer is 0.",
+                      lambda losses, level: 1 + recovery_of(losses[1:], level)),
+        Misconception("You look for a loss above the level with one below it next. Where losses[0] is below, "
+                      "the answer is 0.",
+                      lambda losses, level: next((float(i + 1) for i, (a, b) in
+                                                  enumerate(itertools.pairwise(losses))
+                                                  if a >= level > b), math.inf)),
+        *[Misconception("`enumerate` gives the number first, then the value: `for step, loss in "
+                        "enumerate(losses)`.", lambda losses, level, value=value: value(losses))
+          for value in (lambda losses: losses[0], lambda losses: 0.0)],
+        Misconception("That counts the losses below the level. Asked is how many steps lead there.",
+                      lambda losses, level: sum(loss < level for loss in losses)),
         Misconception("That looks at the first loss only: does a `return` in the loop end it at once? The "
                       "one for \"never\" stands behind the loop.",
                       lambda losses, level: 0 if losses[0] < level else math.inf),
@@ -326,6 +359,16 @@ def saved_steps(function: object) -> str:
                       to(lambda a, b: min(b))),
         Misconception("The sign is turned round: what needs fewer steps has saved some, a positive number.",
                       lambda a, b: -saved_of(a, b)),
+        Misconception("The two curves are exchanged: first comes the start with a body. And both go to the "
+                      "level of the second.", lambda a, b: saved_of(b, a)),
+        Misconception("That is a ratio. Asked is a number of steps: subtract.",
+                      lambda a, b: recovery_of(b, end_level(b)) / recovery_of(a, end_level(b))),
+        Misconception("`[10:]` leaves out the first ten. `[-10:]` are the last ten.",
+                      to(lambda a, b: sum(b[10:]) / len(b[10:]))),
+        Misconception("`[-10:-1]` leaves out the last loss. `[-10:]` are the last ten.",
+                      to(lambda a, b: sum(b[-10:-1]) / 9)),
+        Misconception("The level is the mean of both ends. Take where from scratch ends: that is to be "
+                      "reached sooner.", to(lambda a, b: (end_level(a) + end_level(b)) / 2)),
         Misconception("The sign is left out: a body that costs steps has saved a negative number.",
                       lambda a, b: abs(saved_of(a, b))),
         Misconception("A body may also cost steps: the number is negative then, not 0.",

@@ -70,7 +70,7 @@ def fair(world: object, code: object) -> str:
         raise Wrong(
             "the two profiles are the same.",
             cause="Both bodies would read TinyWorld. A profile cannot be changed, only copied: keep what "
-            "override returns.",
+            "override returns. (None leaves a field as it is.)",
         )
     if "data" not in changed:
         causes = {

@@ -68,8 +68,14 @@ def open_base(course: Course, profile: Profile, tokenizer: Tokenizer, start: str
     """The base stage of a start, ready to train in its scratch run.
 
     A run of this very profile and tokenizer goes on where it stopped, and a finished one stays finished:
-    running the notebook again costs no training. Any other is emptied first.
+    running the notebook again costs no training. Any other is emptied first. Raises ConfigError for what is
+    no profile.
     """
+    if not isinstance(profile, Profile):
+        raise ConfigError(
+            f"a profile is needed to train a body, and this is {profile!r}.\n"
+            "The check of task 1 says what is missing."
+        )
     run = run_dir(tag(start))
     if not _belongs(run, profile, tokenizer):
         course.scratch(f"frankenstein-{start}")
