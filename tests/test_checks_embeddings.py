@@ -64,6 +64,12 @@ def worksheets_cosine(a, b):
     return np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
 
 
+def normalised_in_place(model, words):
+    table = model.transformer.wte.weight.detach().numpy()
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    return np.stack([table[tok.encode(word)[0]] for word in words])
+
+
 def test_the_code_of_the_worksheet_is_right():
     checks.get_embeddings(worksheets_embeddings, TOKENIZER)
     checks.cosine_sim(worksheets_cosine)
@@ -102,6 +108,7 @@ def test_tensors_and_lists_of_tensors_are_vectors_too():
         (lambda m, words: worksheets_embeddings(m, words)[0], "the first word only"),
         (lambda m, words: np.concatenate([rows_of(m, w) for w in words]), "the rows of all tokens"),
         (lambda m, words: rows_of(m, words.pop())[None], "changed what it was given"),
+        (normalised_in_place, "changed the model"),
         (lambda m, words: m.wte.weight, "AttributeError"),
         (lambda m, words: [m.transformer.wte.weight[tok.encode(w)[0]] for w in words], "keep a gradient"),
         (lambda m, words: m.transformer.wte.weight[[tok.encode(w)[0] for w in words]], "keep a gradient"),
@@ -129,6 +136,7 @@ def test_all_tokens_of_a_word_as_in_a_sentence_are_right():
         (stacked(lambda m, w: rows_of(m, " " + w)[-1]), "Only the last token"),
         (stacked(lambda m, w: rows_of(m, w + " ").mean(axis=0)), "The space stands behind the word"),
         (stacked(lambda m, w: rows_of(m, f" {w} ").mean(axis=0)), "A space too many"),
+        (stacked(lambda m, w: rows_of(m, "␣" + w).mean(axis=0)), "stands for a space"),
         (stacked(lambda m, w: rows_of(m, " " + w).mean()), "The mean is taken over everything"),
         (lambda m, words: np.concatenate([rows_of(m, " " + w) for w in words]), "the rows of all tokens"),
         (
@@ -172,6 +180,7 @@ def broken(change):
         (lambda: GPT(GPTConfig(8, 300, n_layer=1, n_head=1, n_kv_head=1, n_embd=16)), "another size"),
         (lambda: model().config, "the size of a model, not a model"),
         (lambda: broken(lambda m: m.transformer.wte.weight.data.zero_()), "all its embeddings are equal"),
+        (lambda: broken(lambda m: m.lm_head.weight.data.normal_()), "output layer has learned"),
         (lambda: {"n_embd": 16}, "a model is expected"),
         (lambda: GPT, "it got <class"),
         (lambda: GPT(GPTConfig()), "has the defaults"),
@@ -254,7 +263,7 @@ def ratio(vectors):
         (lambda v: (fitted(v)[0], np.cumsum(ratio(v))), "Added up"),
         (lambda v: (fitted(v)[0], [0.31, 0.12]), "the shares of the variance"),
         (lambda v: fitted(v)[0], "two things are expected"),
-        (lambda v: (ratio(v), fitted(v)[0]), "the shares come first"),
+        (lambda v: (ratio(v), fitted(v)[0]), "you return the shares first"),
         (lambda v: (fitted(v / norm(v, axis=1, keepdims=True))[0], ratio(v)), "were scaled first"),
     ],
 )
@@ -338,6 +347,11 @@ def test_closeness_with_numpy_and_in_loops_is_right():
         (lambda m, a: parts(m, a)[0].mean() / parts(m, a)[2].mean(), "That is a ratio"),
         (lambda m, a: parts(m, a)[0].mean(), "only how close animals are"),
         (lambda m, a: 0.134, "typed in by hand"),
+        (
+            lambda m, a: m[np.ix_(a, a)][m[np.ix_(a, a)] != 1].mean() - parts(m, a)[2].mean(),
+            "but for rounding",
+        ),
+        (lambda m, a: np.triu(m[np.ix_(a, a)], 1).mean() - parts(m, a)[2].mean(), "puts zeros below"),
         (first_words, "The first words are taken for animals"),
         (diagonal_in_the_triangle, "np.triu_indices(n, 1)"),
         (animals_first, "the country comes before the animal"),
@@ -369,6 +383,11 @@ def permuted(count, *, labels=None, matrix=None, total=lambda n: n + 1, extra=1)
 
 def at_least(value, real):
     return value >= real
+
+
+def counted(m, animal, permutations, seed):
+    rng, real = np.random.default_rng(seed), closeness(m, animal)
+    return sum(bool(closeness(m, rng.permutation(animal)) >= real) for _ in range(permutations))
 
 
 def one_shuffling(m, animal, permutations, seed):
@@ -421,6 +440,12 @@ def test_shuffled_labels_counted_with_the_real_ones_are_right():
         (lambda m, a, n, s: 0.001, "tenths"),
         (lambda m, a, n, s: 100 * permuted(at_least)(m, a, n, s), "p is a share"),
         (lambda m, a, n, s: round(permuted(at_least)(m, a, n, s), 2), "Is p rounded?"),
+        (lambda m, a, n, s: (counted(m, a, n, s) + 2) / (n + 1), "Are the real labels counted twice"),
+        (lambda m, a, n, s: min(1.0, (counted(m, a, n, s) + 2) / (n + 1)), "The real labels count once"),
+        (lambda m, a, n, s: (counted(m, a, n + 1, s) + 1) / (n + 1), "a shuffling too many"),
+        (lambda m, a, n, s: (counted(m, a, n - 1, s) + 1) / (n + 1), "no more and no less"),
+        (lambda m, a, n, s: 1 + counted(m, a, n, s) / (n + 1), "Two pairs of brackets"),
+        (lambda m, a, n, s: (counted(m, a, 1000, s) + 1) / 1001, "it seems to make 1000"),
         (one_shuffling, "once, before the loop"),
         (returned_in_the_loop, "`return` stand inside the loop"),
         (shuffled_in_place, "`rng.shuffle` works in place"),

@@ -30,7 +30,7 @@ def pca_map(function: object) -> str:
                 got=shown(result), cause="End with `return coordinates, shares`.",
             )  # fmt: skip
         if np.shape(result[0]) == (2,):
-            raise Wrong("the shares come first.", cause="End with `return coordinates, shares`.")
+            raise Wrong("you return the shares first.", cause="End with `return coordinates, shares`.")
         _place(result[0], vectors)
         _shares(result[1], vectors)
     return "The flattest view that keeps most of the differences. How little that is, the axes say."

@@ -144,7 +144,13 @@ def get_embeddings(function: object, tokenizer: Any) -> str:
 def _answers(function: object, cases: list[tuple[Any, list[str]]]) -> list[Array]:
     """What a look-up gives for models of two widths. Raises `Wrong` if it looks into another one."""
     check_unchanged(function, *cases[0], cause="Put the result into a list of your own, not into `words`.")
+    before = [table_of(model).copy() for model, _ in cases]
     answers = [_array(call(function, *case), case) for case in cases]
+    if any((table_of(model) != table).any() for (model, _), table in zip(cases, before, strict=True)):
+        raise Wrong(
+            "your function changed the model: its embeddings are others now.",
+            cause="`.numpy()` gives a view of the weights, and `/=` works in place: write `a = a / ...`.",
+        )
     widths = {answer.shape[-1] for answer in answers}
     if len(widths) == 1 and widths.pop() not in (len(cases[0][1]), len(cases[0])):
         raise Wrong(
@@ -228,6 +234,8 @@ def word_vectors(function: object, tokenizer: Any) -> str:
         Misconception("The space stands behind the word. In a sentence it belongs to the word that follows "
                       "it.",
                       lambda model, words: looked_up(tokenizer, "", mean)(model, [f"{w} " for w in words])),
+        Misconception("The sign of the table stands for a space. Write a real one: \" \" + word.",
+                      looked_up(tokenizer, "␣", mean)),
         Misconception("A space too many: one is enough, before the word.",
                       looked_up(tokenizer, "  ", mean)),
         Misconception("Those are rows of `lm_head`, the output layer. The embedding is `transformer.wte`.",
@@ -287,6 +295,11 @@ def untrained(model: Any, trained: Any) -> str:
         )
     if not float(torch.from_numpy(table).std()) > 0:
         raise Wrong("all its embeddings are equal.", cause="GPT(config) draws random ones: leave them.")
+    if bool(model.lm_head.weight.any()):
+        raise Wrong(
+            "its output layer has learned something: that of a new model is all zeros.",
+            cause="Another trained model, or loaded weights. GPT(config) makes a new one.",
+        )
     size = f"{table.shape[0]:,} x {table.shape[1]}"
     return f"The same {size} table, filled with noise: all that is not noise was learned."
 

@@ -57,7 +57,9 @@ def closeness(function: object) -> str:
     for size, count in ((7, 3), (8, 5), (9, 4), (6, 2)):
         animal = np.zeros(size, bool)
         animal[rng.choice(size, count, replace=False)] = True
-        cases.append((symmetric(rng, size), animal))
+        matrix = symmetric(rng, size)
+        matrix[0, 0] = matrix[animal.argmax(), animal.argmax()] = 1 - 2e-16  # as rounding makes it
+        cases.append((matrix, animal))
 
     def blocks(matrix: Array, animal: Array) -> tuple[Array, Array, Array]:
         """Pairs of two animals (without the diagonal), of two others, and mixed ones."""
@@ -79,6 +81,13 @@ def closeness(function: object) -> str:
                       "diagonal.",
                       lambda m, a: float(m[np.ix_(a, a)][np.triu_indices(a.sum())].mean()
                                          - m[np.ix_(a, ~a)].mean())),
+        Misconception("The cosine of a word with itself is 1 but for rounding, so `!= 1` does not find them "
+                      "all. Leave out i == j.",
+                      lambda m, a: float(m[np.ix_(a, a)][m[np.ix_(a, a)] != 1].mean()
+                                         - m[np.ix_(a, ~a)].mean())),
+        Misconception("np.triu puts zeros below the diagonal, and they count in the mean. "
+                      "np.triu_indices(n, 1) gives the places above it.",
+                      lambda m, a: float(np.triu(m[np.ix_(a, a)], 1).mean() - m[np.ix_(a, ~a)].mean())),
         Misconception("The diagonal is left out of the sum but counted in the number of pairs: n * (n - "
                       "1), not n * n.",
                       lambda m, a: float((m[np.ix_(a, a)].sum() - a.sum()) / a.sum() ** 2
@@ -223,6 +232,7 @@ def p_value(function: object) -> str:
     rights = [_right(*case) for case in cases]
     gaps = [abs(got - right) for got, right in zip(found, rights, strict=True)]
     if max(gaps) < CHANCE:
+        _exact_counts(function)
         return (
             "The real labels are one of the shufflings, so p is never 0, and the hypothesis names the side."
         )
@@ -258,11 +268,8 @@ def _whole_numbers(function: object) -> None:
     """With nine shufflings p is 1/10, 2/10 ... 10/10. Raises `Wrong` where it is something else."""
     import numpy as np
 
-    rng = np.random.default_rng(56)
-    animal = np.arange(9) < 4
-    extreme = symmetric(rng, 9) * 0.2 + 0.7 * np.outer(animal, animal)
-    np.fill_diagonal(extreme, 1.0)
-    middle = symmetric(rng, 9)
+    animal, extreme = _far_apart()
+    middle = symmetric(np.random.default_rng(58), 9)
     for matrix in (extreme, middle):
         for seed in range(5):
             value = call(function, matrix.copy(), animal.copy(), FEW, seed)
@@ -274,6 +281,14 @@ def _whole_numbers(function: object) -> None:
                     cause="The real labels are counted above the line, but not below: divide by "
                     "permutations + 1.",
                 )
+            if isinstance(value, float) and 1 < value <= 2 and same(plus_one, round(plus_one), 1e-6):
+                raise Wrong(
+                    f"of {FEW} shufflings, p came out as {value:.4g}, above 1.",
+                    cause="Two pairs of brackets are needed: (1 + count) / (1 + permutations)."
+                    if value > 1.15
+                    else "Are the real labels counted twice, or is there a shuffling too many? Begin to "
+                    "count at 0, shuffle `permutations` times, and add 1 at the end.",
+                )
             value = _number(value)
             if value == 0:
                 raise Wrong(
@@ -284,6 +299,12 @@ def _whole_numbers(function: object) -> None:
                 )  # fmt: skip
             if not same(plus_one, round(plus_one), 1e-6):
                 ninths = same(value * FEW, round(value * FEW), 1e-6)
+                for count in (100, 1000, 10_000):
+                    if same(value * (count + 1), round(value * (count + 1)), 1e-9):
+                        raise Wrong(
+                            f"asked for {FEW} shufflings, it seems to make {count}.",
+                            cause="Take `permutations`, which comes in, for their number.",
+                        )
                 raise Wrong(
                     f"of {FEW} shufflings and the real labels, a share has to be a number of tenths.",
                     got=f"{value:.4g}", expected="1/10, 2/10, ... 10/10",
@@ -292,6 +313,38 @@ def _whole_numbers(function: object) -> None:
                                                          "the real labels, "
                     "add 1, and divide by permutations + 1.",
                 )  # fmt: skip
+
+
+def _far_apart() -> tuple[Array, Array]:
+    """Labels, and a table in which no other labels do as well."""
+    import numpy as np
+
+    animal = np.arange(9) < 4
+    matrix = symmetric(np.random.default_rng(56), 9) * 0.2 + 0.7 * np.outer(animal, animal)
+    np.fill_diagonal(matrix, 1.0)
+    return animal, matrix
+
+
+def _exact_counts(function: object) -> None:
+    """Where no shuffling does as well p is the least there is, and where all do, it is 1. Raises `Wrong`."""
+    import numpy as np
+
+    animal, matrix = _far_apart()
+    least = min(_number(call(function, matrix.copy(), animal.copy(), FEW, seed)) for seed in range(5))
+    if not same(least, 1 / (FEW + 1), 1e-6):
+        raise Wrong(
+            f"after {FEW} shufflings p is never below {least:.4g}, also where none of them does as well.",
+            got=f"{least:.4g}", expected=f"1/{FEW + 1}",
+            cause="The real labels count once: start to count at 0, and add 1 at the end.",
+        )  # fmt: skip
+    matrix = np.where(np.eye(9, dtype=bool), 1.0, 0.5)
+    most = call(function, matrix, animal.copy(), FEW, 0)
+    if not same(most, 1.0, 1e-6):
+        raise Wrong(
+            f"where all {FEW} shufflings do as well as the real labels, p is 1.",
+            got=shown(most, 60), expected="1",
+            cause="Shuffle as often as `permutations` says, no more and no less.",
+        )  # fmt: skip
 
 
 def _right(matrix: Array, animal: Array) -> float:
