@@ -143,8 +143,8 @@ def get_embeddings(function: object, tokenizer: Any) -> str:
 
 def _answers(function: object, cases: list[tuple[Any, list[str]]]) -> list[Array]:
     """What a look-up gives for models of two widths. Raises `Wrong` if it looks into another one."""
-    check_unchanged(function, *cases[0], cause="Put the result into a list of your own, not into `words`.")
     before = [table_of(model).copy() for model, _ in cases]
+    check_unchanged(function, *cases[0], cause="Put the result into a list of your own, not into `words`.")
     answers = [_array(call(function, *case), case) for case in cases]
     if any((table_of(model) != table).any() for (model, _), table in zip(cases, before, strict=True)):
         raise Wrong(
