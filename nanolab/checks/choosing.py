@@ -27,7 +27,7 @@ def letters(answer: object, allowed: Iterable[str]) -> set[str]:
     allowed = sorted(allowed)
     parts = [answer] if isinstance(answer, str) else answer
     form = f'Letters are expected, such as "{allowed[0]}" or {{"{allowed[0]}", "{allowed[-1]}"}}.'
-    if parts == {}:  # meant as the empty set, which is `set()` in Python
+    if isinstance(parts, dict) and not parts:  # meant as the empty set, which is `set()` in Python
         return set()
     if not isinstance(parts, (list, tuple, set, frozenset)) or not all(isinstance(p, str) for p in parts):
         raise Wrong(f"{shown(answer)} is no choice of statements.", cause=form)

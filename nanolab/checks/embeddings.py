@@ -366,9 +366,10 @@ def cosine_sim(function: object) -> str:
                       numbers(lambda a, b: (a * b).sum() / (np.abs(a).sum() * np.abs(b).sum()))),
     ])  # fmt: skip
     check_unchanged(function, *cases[0], cause="`/=` works in place: write `a = a / ...`.")
-    if getattr(call(function, *cases[0]), "ndim", 0):
+    number = call(function, *cases[0])
+    if getattr(number, "ndim", 0):
         raise Wrong("a single number is expected, and it gave one inside an array.",
-                    got=shown(call(function, *cases[0])), cause="`.item()` takes it out.")  # fmt: skip
+                    got=shown(number), cause="`.item()` takes it out.")  # fmt: skip
     return "1 is the same direction, 0 none in common, -1 the opposite one, however long the vectors are."
 
 

@@ -176,9 +176,8 @@ def spike_height(function: object) -> str:
     rng = random.Random(42)
     cases = [(made_up_log(rng),) for _ in range(4)]
     # A base that forgot all at its end: its last validation is not its lowest, and mid begins below it.
-    [row for row in cases[-1][0] if row["stage"] == "base" and "validation" in row][-1]["validation"][
-        "nats"
-    ] = 9.8
+    last = [row for row in cases[-1][0] if row["stage"] == "base" and "validation" in row][-1]
+    last["validation"]["nats"] = 9.8
 
     def first(rows: Rows) -> float:
         return train_losses(rows, "mid")[0]

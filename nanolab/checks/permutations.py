@@ -299,12 +299,13 @@ def _whole_numbers(function: object) -> None:
                 )  # fmt: skip
             if not same(plus_one, round(plus_one), 1e-6):
                 ninths = same(value * FEW, round(value * FEW), 1e-6)
-                for count in (100, 1000, 10_000):
-                    if same(value * (count + 1), round(value * (count + 1)), 1e-9):
-                        raise Wrong(
-                            f"asked for {FEW} shufflings, it seems to make {count}.",
-                            cause="Take `permutations`, which comes in, for their number.",
-                        )
+                shares = {made: value * (made + 1) for made in (100, MANY, 10_000)}
+                made = next((made for made, found in shares.items() if same(found, round(found), 1e-9)), 0)
+                if made:
+                    raise Wrong(
+                        f"asked for {FEW} shufflings, it seems to make {made}.",
+                        cause="Take `permutations`, which comes in, for their number.",
+                    )
                 raise Wrong(
                     f"of {FEW} shufflings and the real labels, a share has to be a number of tenths.",
                     got=f"{value:.4g}", expected="1/10, 2/10, ... 10/10",
