@@ -166,7 +166,7 @@ class PlainMLP(MLP):
 
 
 class PlainGPT(GPT):
-    """The same model as one would write it first: all logits at once, and autograd everywhere."""
+    """The same model as one would write its loss and MLP first: all logits at once, and autograd."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)

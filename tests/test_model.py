@@ -7,7 +7,18 @@ import torch
 import torch.nn.functional as F
 
 from nanolab.errors import ConfigError
-from nanolab.model import GPT, FusedLoss, GPTConfig, KVCache, loss_chunk, rotary_tables, rotate, softcap
+from nanolab.model import (
+    GPT,
+    FusedLoss,
+    GPTConfig,
+    KVCache,
+    capped_cross_entropy_,
+    loss_chunk,
+    norm,
+    rotary_tables,
+    rotate,
+    softcap,
+)  # fmt: skip
 
 CONFIG = GPTConfig(sequence_len=48, vocab_size=300, n_layer=3, n_head=4, n_kv_head=2, n_embd=64)
 
@@ -103,8 +114,57 @@ def test_loss_over_several_chunks_equals_loss_over_one(monkeypatch):
     )
 
 
-def test_chunks_hold_four_million_logits_or_256_tokens():
-    assert loss_chunk(2048) * 2048 == 2**22 and loss_chunk(65_536) == 256
+def test_chunks_hold_four_million_logits_or_512_tokens():
+    assert loss_chunk(2048) * 2048 == 2**22 and loss_chunk(65_536) == 512
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_loss_and_gradient_of_logits_are_those_of_autograd(dtype):
+    """At a vocabulary so large that a few rows fill the cache: 20 rows go in three parts."""
+    logits = torch.randn(20, 2**15, generator=torch.Generator().manual_seed(1)).to(dtype)
+    targets = torch.arange(0, 2**15, 2**15 // 20 + 1)[:, None]
+    uncapped = (logits.double() * 15).requires_grad_()
+    expected = F.cross_entropy(softcap(uncapped), targets[:, 0], reduction="none")
+    (gradient,) = torch.autograd.grad(expected.sum(), uncapped)
+    losses, normalisers = capped_cross_entropy_(logits.clone(), targets, gradient=False)
+    torch.testing.assert_close(losses[:, 0].double(), expected.detach(), rtol=1e-5, atol=1e-5)
+    written = logits.clone()
+    capped_cross_entropy_(written, targets, gradient=True)
+    actual = written.double() / normalisers
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-8
+    assert (actual - gradient).norm() <= tolerance * gradient.norm()
+
+
+def test_losses_alone_leave_the_logits_as_they_are():
+    logits = torch.randn(3, 50)
+    before = logits.clone()
+    capped_cross_entropy_(logits, torch.tensor([[0], [1], [2]]), gradient=False)
+    assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2**-7)])
+def test_norm_and_its_gradient_are_torchs(dtype, tolerance):
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(3, 5, 2, 16, generator=generator, dtype=torch.float64).to(dtype)
+    grad = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(dtype)
+    exact = x.double().requires_grad_()
+    expected = F.rms_norm(exact, (16,), eps=torch.finfo(torch.float32).eps)
+    x.requires_grad_()
+    actual = norm(x)
+    assert actual.dtype == dtype
+    for a, b in (
+        (actual, expected),
+        (torch.autograd.grad(actual, x, grad)[0], torch.autograd.grad(expected, exact, grad.double())[0]),
+    ):
+        assert (a.double() - b).norm() <= tolerance * b.norm()
+    with torch.no_grad():
+        assert (norm(x).double() - expected).norm() <= tolerance * expected.norm()
+
+
+def test_a_norm_of_zeros_is_zero_and_passes_a_finite_gradient():
+    x = torch.zeros(2, 8, requires_grad=True)
+    (grad,) = torch.autograd.grad(norm(x).sum(), x)
+    assert not norm(x).any() and grad.isfinite().all()
 
 
 def test_losses_of_single_tokens_are_zero_where_ignored():

@@ -134,10 +134,11 @@ def rl_then_ctrl_c(folder, one):
 
 
 def test_base_by_two_processes_equals_base_by_one(folder, one, two):
-    for key in ("loss", "grad_norm"):
+    # Other sums round otherwise, and steps along almost nothing make more of it: seen up to 1e-6 and 1e-5.
+    for key, rounding in (("loss", 1e-5), ("grad_norm", 1e-4)):
         expected = rows(folder, "one", "base", key)
         assert len(expected) == STEPS
-        assert rows(folder, "two", "base", key) == pytest.approx(expected, abs=1e-5)
+        assert rows(folder, "two", "base", key) == pytest.approx(expected, abs=rounding)
     assert expected[0] > 0
     losses = rows(folder, "one", "base", "loss")
     assert losses[-1] < losses[0] - 0.5, "nothing was learnt, so that equality says little"
