@@ -299,7 +299,8 @@ def stage_minutes(profile: Profile, trained: float, sampled: float) -> dict[str,
     """Estimated minutes of each stage's steps, given tokens/s of training and of sampling.
 
     Supervised stages: steps times tokens per step. Reinforcement: the tokens of all answers are sampled,
-    then trained on together with prompts of about the same length.
+    then trained on together with prompts of about the same length; for the KL penalty the parent reads
+    them too, a third of the work of training on them.
     """
     minutes = {
         stage: profile.plan(stage).num_iterations * profile.plan(stage).total_batch_size / trained / 60
@@ -308,7 +309,8 @@ def stage_minutes(profile: Profile, trained: float, sampled: float) -> dict[str,
     rl = profile.rl
     answers = rl.num_iterations * rl.examples_per_step * rl.num_samples
     tokens = answers * rl.max_new_tokens * ANSWER_SHARE
-    minutes["rl"] = (tokens / sampled + 2 * rl.updates_per_step * tokens / trained) / 60
+    passes = rl.updates_per_step * (4 / 3 if rl.kl_weight > 0 else 1)
+    minutes["rl"] = (tokens / sampled + 2 * passes * tokens / trained) / 60
     return minutes
 
 

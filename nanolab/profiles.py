@@ -198,7 +198,8 @@ def _laptop() -> Profile:
         mid=replace(plan, num_iterations=150, warmdown_ratio=0.2),
         sft=replace(plan, num_iterations=240, init_lr_frac=0.7, warmdown_ratio=1.0),
         rl=RLPlan(
-            30, examples_per_step=16, num_samples=8, init_lr_frac=0.08, eval_every=15, eval_examples=200
+            30, examples_per_step=16, num_samples=8, init_lr_frac=0.08, eval_every=15, eval_examples=200,
+            kl_weight=0.1,
         ),
         matrix_lr=0.06, embedding_lr=0.3,
         mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import signal
 import threading
@@ -371,21 +372,21 @@ class ReinforcementStage(Stage):
     def prepare_data(self) -> None:
         self.task = reinforcement_task(self.profile)
         self.engine = Engine(self.model, self.tokenizer)
-        self.reference: GPT | None = None
 
-    def restore(self) -> None:
-        super().restore()
-        if self.profile.rl.kl_weight > 0 and self.parent is not None:
-            self.reference = GPT(self.model.config).to(self.compute.device).eval()
-            load_checkpoint(
-                find_checkpoint(self.run, self.parent), model=self.reference, tokenizer=self.tokenizer
-            )
+    def reference(self) -> GPT | None:
+        """The model that this stage started from, towards which the KL penalty pulls; None without one."""
+        if self.profile.rl.kl_weight == 0 or not self.parent_meta:
+            return None
+        model = copy.deepcopy(self.model).eval()  # a new one would draw from the random state
+        start = find_checkpoint(self.run, self.parent_meta["stage"], self.parent_meta["step"])
+        load_checkpoint(start, model=model, tokenizer=self.tokenizer)
+        return model
 
     def records(self) -> Iterator[RLRecord]:
         return grpo(
             self.model, engine_for(self.engine), self.optimizers, self.task, self.profile.rl, self.schedule,
             start=self.start, seed=self.profile.seed, grad_clip=self.profile.grad_clip,
-            reference=self.reference, compute=self.compute,
+            reference=self.reference(), compute=self.compute,
         )  # fmt: skip
 
     def validation(self) -> Score:

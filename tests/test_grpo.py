@@ -218,3 +218,24 @@ def test_rewards_rise_and_shuffled_rewards_do_not(options, monkeypatch):
     assert final_reward(shuffle=False) > 0.8
     if not options:
         assert final_reward(shuffle=True) < 0.75
+
+
+def test_the_kl_penalty_holds_a_run_without_a_signal_near_its_start(monkeypatch):
+    """Pushed at random, a model drifts: Muon's steps are as large for noise as for a signal."""
+    monkeypatch.setattr(
+        "nanolab.grpo.render_for_completion", lambda tokenizer, example: [2 + example["index"]]
+    )
+    start = awake_model()
+    prompts = torch.arange(2, 10)[:, None]
+
+    def drift(kl_weight):
+        """KL(trained || start) of the first token's distribution, in nats, mean over the prompts."""
+        model = awake_model()
+        plan = RLPlan(40, examples_per_step=4, num_samples=8, shuffle_rewards=True, kl_weight=kl_weight)
+        optimizers = build_optimizers(model, LearningRates(), fraction=0.1)
+        list(grpo(model, ToyEngine(model), optimizers, ParityTask(), plan, Schedule(40), reference=start))
+        with torch.no_grad():
+            p, q = (one(prompts)[:, -1].log_softmax(-1) for one in (model, start))
+        return (p.exp() * (p - q)).sum(-1).mean().item()
+
+    assert drift(0.5) < 0.5 * drift(0.0)

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,9 @@ from nanolab.stages import Log, StopFlag, model_config, open_stage
 PLAN = StagePlan(6, 256, 2, 64, eval_every=-1, eval_tokens=256, save_every=2)
 PROFILE = replace(
     get_profile("smoke"), depth=1, vocab_size=400, base=replace(PLAN, device_batch_size=4), mid=PLAN, sft=PLAN,
-    rl=RLPlan(3, examples_per_step=2, num_samples=3, max_new_tokens=8, eval_examples=4, save_every=1),
+    rl=RLPlan(
+        3, examples_per_step=2, num_samples=3, max_new_tokens=8, eval_examples=4, save_every=1, kl_weight=0.1
+    ),
     device="cpu", dtype="float32",
 )  # fmt: skip
 
@@ -91,7 +94,9 @@ def test_a_stage_without_its_parent_says_how_to_get_it():
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_resumed_stage_equals_an_unbroken_one_bit_for_bit(stage):
+def test_a_resumed_stage_equals_an_unbroken_one_bit_for_bit(stage, monkeypatch):
+    # A model so small is never right; rewarded for something that happens, it learns in each step of rl.
+    monkeypatch.setattr("nanolab.tasks.TinyGSM.reward", lambda self, example, text: float(len(text) % 2))
     for tag in ("unbroken", "broken"):
         for earlier in STAGES[: STAGES.index(stage)]:
             if not open_stage(PROFILE, earlier, tag).finished:
@@ -106,6 +111,19 @@ def test_a_resumed_stage_equals_an_unbroken_one_bit_for_bit(stage):
     rest, _ = train(stage, "broken")
     assert_same(contents(whole), contents(rest))
     assert losses(whole.run) == losses(rest.run)
+
+
+def test_rl_is_held_by_the_model_it_started_from():
+    for stage in ("base", "mid", "sft", "rl"):
+        work, _ = train(stage, "leash")
+    sft, *_ = load_model("sft", model_tag="leash")
+    held_by = open_stage(PROFILE, "rl", "leash").reference()
+    assert all(torch.equal(held_by.state_dict()[name], weight) for name, weight in sft.state_dict().items())
+    without = replace(PROFILE, rl=replace(PROFILE.rl, kl_weight=0.0))
+    assert open_stage(without, "rl", "leash").reference() is None
+    # Looking at a finished stage needs no parent.
+    shutil.rmtree(work.run / "sft")
+    assert open_stage(PROFILE, "rl", "leash").finished
 
 
 def test_what_was_measured_where_a_run_resumes_stays_in_its_log():

@@ -255,13 +255,13 @@ def side_run(
     """GRPO on any task from a copy of a model; `plan` changes fields of the profile's. Nothing is saved."""
     prepare_process()
     compute = choose_compute(profile.device, profile.dtype)
-    student = copy.deepcopy(model).to(compute.device)
+    student, start = (copy.deepcopy(model).to(compute.device) for _ in range(2))
     changed = replace(profile.rl, **plan)
     rates = LearningRates(profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr)
     optimizers = build_optimizers(student, rates, fraction=changed.init_lr_frac, ns_dtype=compute.dtype)
     records = grpo(
         student, Engine(student, tokenizer), optimizers, task, changed, Schedule(steps, warmdown_ratio=0.0),
-        seed=profile.seed, grad_clip=profile.grad_clip, compute=compute,
+        seed=profile.seed, grad_clip=profile.grad_clip, reference=start.eval(), compute=compute,
     )  # fmt: skip
     run = SideRun(student, list(records))
     student.eval()
