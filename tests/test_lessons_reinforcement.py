@@ -184,11 +184,15 @@ def test_the_seed_table_is_of_use_measured_or_not():
         "profile": "laptop",
         "seeds": {"42": [[0, 0.4, 500], [30, 0.6, 500]], "43": None},
         "shuffled": None,
+        "shuffled_without_kl": [[0, 0.4, 500], [30, 0.3, 500]],
     }
-    first, second, control = reinforcement.seed_rows(data)
+    first, second, control, free = reinforcement.seed_rows(data)
     assert first["gain (points)"] == pytest.approx(20) and second["before (%)"] == "not measured yet"
-    assert control["run"] == "shuffled rewards"
-    assert reinforcement.seed_curves(data) == {"seed 42": ([0, 30], [40, 60])}
+    assert control["run"] == "shuffled rewards" and control["before (%)"] == "not measured yet"
+    assert free["run"] == "shuffled, no KL penalty" and free["gain (points)"] == pytest.approx(-10)
+    assert reinforcement.seed_curves(data) == {
+        "seed 42": ([0, 30], [40, 60]), "shuffled, no KL penalty": ([0, 30], [40, 30]),
+    }  # fmt: skip
     assert reinforcement.behind(data, "laptop") == {}
 
 
@@ -200,5 +204,6 @@ def test_a_measured_control_is_drawn_behind_at_its_own_profile_only():
 
 def test_the_committed_seeds_have_the_form_the_notebook_reads():
     data = reinforcement.seeds()
-    assert set(data) >= {"profile", "sft", "seeds", "shuffled"} and len(data["seeds"]) >= 3
-    assert len(reinforcement.seed_rows(data)) == len(data["seeds"]) + 1
+    assert set(data) >= {"profile", "sft", "seeds", "shuffled", "shuffled_without_kl"}
+    assert len(data["seeds"]) >= 3
+    assert len(reinforcement.seed_rows(data)) == len(data["seeds"]) + 2

@@ -301,11 +301,19 @@ def seeds() -> dict[str, Any]:
     )
 
 
+def _measured(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The curve of each measured run by its name; None where it is missing."""
+    return {
+        **{f"seed {seed}": curve for seed, curve in data["seeds"].items()},
+        "shuffled rewards": data.get("shuffled"),
+        "shuffled, no KL penalty": data.get("shuffled_without_kl"),
+    }
+
+
 def seed_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a seed: accuracy before and after rl in %, and the gain in points; or "not measured yet"."""
+    """A row a run: accuracy before and after rl in %, and the gain in points; or "not measured yet"."""
     rows: list[dict[str, Any]] = []
-    runs = {f"seed {seed}": curve for seed, curve in data["seeds"].items()}
-    for name, curve in {**runs, "shuffled rewards": data.get("shuffled")}.items():
+    for name, curve in _measured(data).items():
         if not curve:
             rows.append({"run": name, "before (%)": "not measured yet", "after (%)": "", "gain (points)": ""})
             continue
@@ -319,11 +327,9 @@ def seed_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def seed_curves(data: Mapping[str, Any]) -> dict[str, tuple[list[int], list[float]]]:
     """Steps and held-out accuracy in % of every measured run, by its name."""
-    runs = {f"seed {seed}": curve for seed, curve in data["seeds"].items()}
-    runs["shuffled rewards"] = data.get("shuffled")
     return {
         name: ([step for step, *_ in curve], [100 * accuracy for _, accuracy, *_ in curve])
-        for name, curve in runs.items()
+        for name, curve in _measured(data).items()
         if curve
     }
 
