@@ -185,7 +185,10 @@ def _smoke() -> Profile:
     return Profile(
         "smoke", depth=2, vocab_size=1024, sequence_len=256, digits=1, source="tinyworld",
         base=replace(plan, num_iterations=120), mid=plan, sft=replace(plan, num_iterations=40),
-        rl=RLPlan(3, examples_per_step=4, num_samples=4, max_new_tokens=48, eval_every=-1, eval_examples=16),
+        rl=RLPlan(
+            3, examples_per_step=4, num_samples=4, max_new_tokens=48, eval_every=-1, eval_examples=16,
+            kl_weight=0.1,
+        ),
         mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
     )  # fmt: skip
 

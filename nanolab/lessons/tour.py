@@ -278,6 +278,7 @@ def _rl_numbers(profile: Profile) -> dict[str, Any]:
         "answers to each problem": plan.num_samples,
         "longest answer (tokens)": plan.max_new_tokens,
         "learning rate of the matrices": f"{profile.matrix_lr * plan.init_lr_frac:g}",
+        "weight of the KL penalty": plan.kl_weight,
     }
 
 
