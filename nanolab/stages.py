@@ -367,7 +367,7 @@ class ReinforcementStage(Stage):
     """GRPO on problems whose answers can be checked."""
 
     def make_schedule(self) -> Schedule:
-        return Schedule(self.profile.rl.num_iterations, warmdown_ratio=0.5, final_fraction=0.1)
+        return Schedule(self.profile.rl.num_iterations, warmdown_ratio=1.0, final_fraction=0.1)
 
     def prepare_data(self) -> None:
         self.task = reinforcement_task(self.profile)
