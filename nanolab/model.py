@@ -346,8 +346,8 @@ def capped_cross_entropy_(logits: Tensor, targets: Tensor, *, gradient: bool) ->
         right = capped.gather(-1, wanted)
         # Capped logits are at most 15: their exponentials cannot overflow.
         exponentials = capped.exp_()
-        torch.sum(exponentials, dim=-1, keepdim=True, out=normaliser)
-        torch.sub(normaliser.log(), right, out=loss)
+        normaliser[:] = exponentials.sum(dim=-1, keepdim=True)
+        loss[:] = normaliser.log() - right
         if gradient:
             # d loss / d logit = probability - [is target]; the cap's slope is 1 - tanh^2.
             grad = exponentials.scatter_add_(-1, wanted, -normaliser)
