@@ -187,7 +187,7 @@ def _smoke() -> Profile:
         base=replace(plan, num_iterations=120), mid=plan, sft=replace(plan, num_iterations=40),
         rl=RLPlan(
             3, examples_per_step=4, num_samples=4, max_new_tokens=48, eval_every=-1, eval_examples=16,
-            kl_weight=0.05,
+            kl_weight=0.08,
         ),
         mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
     )  # fmt: skip
@@ -201,8 +201,8 @@ def _laptop() -> Profile:
         mid=replace(plan, num_iterations=150, warmdown_ratio=0.2),
         sft=replace(plan, num_iterations=240, init_lr_frac=0.7, warmdown_ratio=1.0),
         rl=RLPlan(
-            30, examples_per_step=16, num_samples=8, init_lr_frac=0.12, eval_every=15, eval_examples=200,
-            kl_weight=0.05,
+            30, examples_per_step=16, num_samples=8, init_lr_frac=0.1, eval_every=15, eval_examples=200,
+            kl_weight=0.08,
         ),
         matrix_lr=0.06, embedding_lr=0.3,
         mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
