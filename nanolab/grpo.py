@@ -132,7 +132,7 @@ def rollout_batches(
     """`(inputs (B, T), targets (B, T), advantages (B,))`, at most `rows` answers at a time.
 
     Targets are -1 wherever the model did not choose: the prompt, tool output, padding. Answers whose
-    advantage is 0 are left out: they teach nothing, and need no pull back. Short answers share a batch.
+    advantage is 0 are left out, of the KL penalty too: they teach nothing. Short answers share a batch.
     """
     chosen = []
     for prompt, group, group_advantage in zip(
