@@ -237,18 +237,27 @@ def byte_tokenizer(vocab_size: int) -> Tokenizer:
 def measure_generation(
     config: GPTConfig, compute: Compute, rows: int = 64, tokens: int = 48, repeats: int = 5
 ) -> list[Figure]:
-    """Sampling many rows at once against one row, `tokens` new tokens each and none ending early."""
+    """Sampling many rows at once, as rl does, against one row, as chat does.
+
+    `tokens` new tokens each, none ending early. rl samples in the format of `compute`, chat in fp32; the
+    time to copy the model into that format counts.
+    """
     torch.manual_seed(0)
     model = GPT(config).to(compute.device).eval()
     engine = Engine(model, byte_tokenizer(config.vocab_size))
-    engine.ends = set()
     prompt = list(range(32))
 
-    def generate(count: int) -> None:
+    def generate(engine: Engine, count: int) -> None:
+        engine.ends = set()
         engine.generate_batch([prompt], num_samples=count, max_tokens=tokens, use_tools=False)
 
     seconds = interleaved_seconds(
-        {"one": lambda: generate(1), "many": lambda: generate(rows)}, compute.device, repeats
+        {
+            "one": lambda: generate(engine, 1),
+            "many": lambda: generate(engine.in_format(compute.dtype), rows),
+        },
+        compute.device,
+        repeats,
     )
     one, many = tokens / seconds["one"], rows * tokens / seconds["many"]
     return [Figure(f"generating {rows} rows ({many:,.0f} tok/s) / one row ({one:,.0f})", many / one, 20.0)]

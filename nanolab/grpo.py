@@ -189,7 +189,8 @@ def grpo(
         first = index * plan.examples_per_step
         indices = [(first + i) % len(task) for i in range(plan.examples_per_step)]
         model.eval()
-        rollout = sample_rollout(engine, task, indices, plan, seed=seed * 1_000_003 + index)
+        sampler = engine.in_format(compute.dtype)
+        rollout = sample_rollout(sampler, task, indices, plan, seed=seed * 1_000_003 + index)
         advantages = group_advantages(rollout.rewards, normalise=plan.normalise_std)
         model.train()
         tokens = rollout.sampled_tokens

@@ -119,6 +119,23 @@ def test_greedy_in_a_batch_equals_greedy_one_by_one(engine):
         assert list(engine.generate(prompt, temperature=0, max_tokens=500)) == completion.ids
 
 
+def test_another_format_is_a_copy_with_nearly_the_same_probabilities(engine, model):
+    assert engine.in_format(torch.float32) is engine
+    half = engine.in_format(torch.bfloat16)
+    assert all(weight.dtype == torch.float32 for weight in model.parameters())
+    assert all(
+        torch.equal(copied, weight.bfloat16())
+        for copied, weight in zip(half.model.parameters(), model.parameters(), strict=True)
+    )
+    prompts = [[0, 5, 6, 7, 8], [0, 9]]
+    last = torch.tensor([8, 9])
+    expected = probabilities(engine.next_logits(last, engine.prefill(prompts, 8)), 1.0)
+    found = probabilities(half.next_logits(last, half.prefill(prompts, 8)), 1.0)
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
+    samples = half.generate_batch(prompts, num_samples=3, max_tokens=12, seed=4)
+    assert samples == half.generate_batch(prompts, num_samples=3, max_tokens=12, seed=4)
+
+
 def test_samples_differ_and_repeat_with_the_seed(engine):
     def run(seed: int) -> list[list[int]]:
         [group] = engine.generate_batch([[1, 2, 3]], num_samples=8, max_tokens=16, seed=seed)

@@ -181,6 +181,9 @@ class ToyEngine:
     def completion_text(self, sample):
         return str(sample.ids[0])
 
+    def in_format(self, dtype):
+        return self
+
 
 class ParityTask:
     """Right answers are the even tokens."""
@@ -193,6 +196,25 @@ class ParityTask:
 
     def reward(self, conversation, completion):
         return float(int(completion) % 2 == 0)
+
+
+def test_each_step_samples_from_its_own_weights_in_the_format_of_the_products(monkeypatch):
+    monkeypatch.setattr(
+        "nanolab.grpo.render_for_completion", lambda tokenizer, example: [2 + example["index"]]
+    )
+    model, asked = awake_model(), []
+
+    class Noting(ToyEngine):
+        def in_format(self, dtype):
+            asked.append((dtype, self.model.lm_head.weight.detach().clone()))
+            return self
+
+    plan = RLPlan(3, examples_per_step=4, num_samples=8)
+    compute = Compute(torch.device("cpu"), torch.bfloat16, "for the test")
+    optimizers = build_optimizers(model, LearningRates())
+    list(grpo(model, Noting(model), optimizers, ParityTask(), plan, Schedule(3), compute=compute))
+    assert [dtype for dtype, _ in asked] == [torch.bfloat16] * 3
+    assert not asked[0][1].equal(asked[1][1]) and not asked[1][1].equal(asked[2][1])
 
 
 @pytest.mark.parametrize(
