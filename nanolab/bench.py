@@ -260,7 +260,9 @@ def measure_generation(
         repeats,
     )
     one, many = tokens / seconds["one"], rows * tokens / seconds["many"]
-    return [Figure(f"generating {rows} rows ({many:,.0f} tok/s) / one row ({one:,.0f})", many / one, 20.0)]
+    formats = [str(dtype).removeprefix("torch.") for dtype in (compute.dtype, torch.float32)]
+    name = f"{rows} rows in {formats[0]} ({many:,.0f} tok/s) / one row in {formats[1]} ({one:,.0f})"
+    return [Figure(name, many / one, 20.0)]
 
 
 def run_benchmarks(
