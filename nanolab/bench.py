@@ -6,6 +6,7 @@ processor for a while then slow both.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 import time
@@ -237,32 +238,32 @@ def byte_tokenizer(vocab_size: int) -> Tokenizer:
 def measure_generation(
     config: GPTConfig, compute: Compute, rows: int = 64, tokens: int = 48, repeats: int = 5
 ) -> list[Figure]:
-    """Sampling many rows at once, as rl does, against one row, as chat does.
+    """Sampling many rows at once against one row, `tokens` new tokens each and none ending early.
 
-    `tokens` new tokens each, none ending early. rl samples in the format of `compute`, chat in fp32; the
-    time to copy the model into that format counts.
+    One row is in fp32, as in chat; many rows are in fp32 and, where it differs, in the format of `compute`,
+    as in rl. There the time to copy the model into that format counts.
     """
     torch.manual_seed(0)
     model = GPT(config).to(compute.device).eval()
-    engine = Engine(model, byte_tokenizer(config.vocab_size))
+    plain = Engine(model, byte_tokenizer(config.vocab_size))
     prompt = list(range(32))
 
-    def generate(engine: Engine, count: int) -> None:
+    def generate(count: int, dtype: torch.dtype) -> None:
+        engine = plain.in_format(dtype)
         engine.ends = set()
         engine.generate_batch([prompt], num_samples=count, max_tokens=tokens, use_tools=False)
 
-    seconds = interleaved_seconds(
-        {
-            "one": lambda: generate(engine, 1),
-            "many": lambda: generate(engine.in_format(compute.dtype), rows),
-        },
-        compute.device,
-        repeats,
-    )
-    one, many = tokens / seconds["one"], rows * tokens / seconds["many"]
-    formats = [str(dtype).removeprefix("torch.") for dtype in (compute.dtype, torch.float32)]
-    name = f"{rows} rows in {formats[0]} ({many:,.0f} tok/s) / one row in {formats[1]} ({one:,.0f})"
-    return [Figure(name, many / one, 20.0)]
+    names = {dtype: str(dtype).removeprefix("torch.") for dtype in (torch.float32, compute.dtype)}
+    works: dict[str, Callable[[], object]] = {"one": lambda: generate(1, torch.float32)}
+    works |= {name: functools.partial(generate, rows, dtype) for dtype, name in names.items()}
+    seconds = interleaved_seconds(works, compute.device, repeats)
+    one = tokens / seconds.pop("one")
+    figures = []
+    for name, taken in seconds.items():
+        many = rows * tokens / taken
+        label = f"{rows} rows in {name} ({many:,.0f} tok/s) / one in float32 ({one:,.0f})"
+        figures.append(Figure(label, many / one, 20.0))
+    return figures
 
 
 def run_benchmarks(

@@ -78,11 +78,12 @@ def test_the_byte_tokenizer_has_the_size_asked_for(vocab_size):
     assert tokenizer.decode(tokenizer.encode("héllo")) == "héllo"
 
 
-def test_all_four_figures_are_measured():
-    profile = override(get_profile("smoke"), depth=1, sequence_len=64)
+@pytest.mark.parametrize(("dtype", "sampling"), [("float32", [20.0]), ("bfloat16", [20.0, 20.0])])
+def test_all_figures_are_measured(dtype, sampling):
+    profile = override(get_profile("smoke"), depth=1, sequence_len=64, dtype=dtype)
     lines: list[str] = []
     figures = bench.run_benchmarks(lines.append, profile, worksheet=False)
-    assert [figure.goal for figure in figures] == [0.40, 0.15, 20.0]
+    assert [figure.goal for figure in figures] == [0.40, 0.15, *sampling]
     assert all(figure.ratio > 0 for figure in figures)
     assert sum("goal" in line for line in lines) == 1 and "4,096 tokens" in "\n".join(lines)
     worksheet = bench.measure_plain(CONFIG, CPU, repeats=1)

@@ -202,19 +202,27 @@ def test_each_step_samples_from_its_own_weights_in_the_format_of_the_products(mo
     monkeypatch.setattr(
         "nanolab.grpo.render_for_completion", lambda tokenizer, example: [2 + example["index"]]
     )
-    model, asked = awake_model(), []
+    model, sampled = awake_model(), []
 
     class Noting(ToyEngine):
+        dtype = torch.float32
+
         def in_format(self, dtype):
-            asked.append((dtype, self.model.lm_head.weight.detach().clone()))
-            return self
+            other = Noting(self.model)
+            other.dtype = dtype
+            return other
+
+        def generate_batch(self, prompts, **options):
+            sampled.append((self.dtype, self.model.lm_head.weight.detach().clone()))
+            return super().generate_batch(prompts, **options)
 
     plan = RLPlan(3, examples_per_step=4, num_samples=8)
     compute = Compute(torch.device("cpu"), torch.bfloat16, "for the test")
     optimizers = build_optimizers(model, LearningRates())
     list(grpo(model, Noting(model), optimizers, ParityTask(), plan, Schedule(3), compute=compute))
-    assert [dtype for dtype, _ in asked] == [torch.bfloat16] * 3
-    assert not asked[0][1].equal(asked[1][1]) and not asked[1][1].equal(asked[2][1])
+    assert [dtype for dtype, _ in sampled] == [torch.bfloat16] * 3
+    first, second, third = (weight for _, weight in sampled)
+    assert not first.equal(second) and not second.equal(third)
 
 
 @pytest.mark.parametrize(
