@@ -142,6 +142,23 @@ def test_losses_alone_leave_the_logits_as_they_are():
     assert torch.equal(logits, before)
 
 
+def test_under_autocast_the_stream_has_its_format_and_gradients_stay_those_of_float64():
+    model, batch = awake(), some_batch()
+    exact = awake().double()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model.hidden(batch[0]).dtype == torch.bfloat16
+        loss = model(*batch)
+    assert model.hidden(batch[0]).dtype == torch.float32
+    true_loss = exact(*batch)
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(true_loss.item(), rel=2e-3)
+    loss.backward()
+    true_loss.backward()
+    for (name, weight), true in zip(model.named_parameters(), exact.parameters(), strict=True):
+        assert weight.grad.dtype == torch.float32
+        error = (weight.grad - true.grad).norm() / true.grad.norm()
+        assert error < 0.03, f"{name}: {error:.3f}"
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2**-7)])
 def test_norm_and_its_gradient_are_torchs(dtype, tolerance):
     generator = torch.Generator().manual_seed(2)
