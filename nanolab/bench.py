@@ -19,7 +19,8 @@ from torch import Tensor
 
 from nanolab.compute import Compute, choose_compute
 from nanolab.engine import Engine
-from nanolab.model import GPT, MLP, GPTConfig, loss_chunk, softcap
+from nanolab.loss import loss_chunk, softcap
+from nanolab.model import GPT, MLP, GPTConfig
 from nanolab.optim import LearningRates, Schedule, build_optimizers
 from nanolab.profiles import Profile, get_profile
 from nanolab.stages import model_config

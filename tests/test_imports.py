@@ -16,8 +16,8 @@ PACKAGE = Path(nanolab.__file__).resolve().parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 LOW = {
-    "errors", "paths", "ranks", "profiles", "compute", "tokenizer", "bpe", "chat", "calculator", "model", "optim",
-    "tasks", "tinyworld", "net", "unpickle",
+    "errors", "paths", "ranks", "profiles", "compute", "tokenizer", "bpe", "chat", "calculator", "loss", "model",
+    "optim", "tasks", "tinyworld", "net", "unpickle",
 }  # fmt: skip
 MIDDLE = {
     "corpus", "data", "train", "engine", "evals", "autopsy", "checkpoint", "nanochat", "export", "hub", "worksheet",
