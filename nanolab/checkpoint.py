@@ -15,8 +15,6 @@ The folder is built under another name and renamed when complete, so a crash lea
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -29,19 +27,25 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from nanolab.checkpoint_files import (
+    damaged,
+    pack,
+    read_json,
+    read_tensors,
+    unpack,
+    verify_checkpoint,
+    write_file,
+    write_manifest,
+)
 from nanolab.errors import CheckpointError, ConfigError, NanolabError
 from nanolab.model import GPT, GPTConfig
-from nanolab.paths import SCRATCH, atomic_write, home, run_dir
+from nanolab.paths import SCRATCH, home, run_dir
 from nanolab.tokenizer import Tokenizer
 
-FORMAT = 1
 STAGES = ("base", "mid", "sft", "rl")
-REQUIRED_FILES = {"model.safetensors", "state.json", "meta.json"}
-OPTIONAL_FILES = {"optimizer.safetensors", "optimizer.json"}
 STEP_FOLDER = re.compile(r"step-(\d{6,12})")
 ABANDONED_AFTER = 600  # seconds: then an unfinished folder belongs to nobody who is still writing it
 
@@ -92,28 +96,18 @@ def _write_files(
     folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], meta: dict, state: dict
 ) -> None:
     tensors: dict[str, Tensor] = {}
-    rest = {"state": _pack(state, "state", tensors)}
+    rest = {"state": pack(state, "state", tensors)}
     if optimizers:
-        rest["torch_rng"] = _pack(torch.get_rng_state(), "torch_rng", tensors)
-        packed = [_pack(optimizer.state_dict(), f"{i}", tensors) for i, optimizer in enumerate(optimizers)]
-        _write(folder / "optimizer.json", packed)
+        rest["torch_rng"] = pack(torch.get_rng_state(), "torch_rng", tensors)
+        packed = [pack(optimizer.state_dict(), f"{i}", tensors) for i, optimizer in enumerate(optimizers)]
+        write_file(folder / "optimizer.json", packed)
     if tensors:
-        _write(folder / "optimizer.safetensors", tensors)
+        write_file(folder / "optimizer.safetensors", tensors)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    _write(folder / "model.safetensors", weights)
-    _write(folder / "state.json", rest)
-    _write(folder / "meta.json", meta)
+    write_file(folder / "model.safetensors", weights)
+    write_file(folder / "state.json", rest)
+    write_file(folder / "meta.json", meta)
     write_manifest(folder)
-
-
-def _write(path: Path, content: Any) -> None:
-    """Tensors as safetensors, anything else as JSON; on the disk, not only in a cache, when this returns."""
-    if path.suffix == ".safetensors":
-        safetensors.torch.save_file(content, path)
-    else:
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:
@@ -138,120 +132,6 @@ def _clean(newest: Path, keep: int) -> None:
             age = time.time() - folder.stat().st_mtime
             if folder.name.startswith(".tmp-old-") or age > ABANDONED_AFTER:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as plain JSON; each tensor in it is put into `tensors` under a name made from its place."""
-    if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().contiguous().clone()
-        return {"$tensor": name}
-    if isinstance(value, Mapping):
-        pairs = [(key, _pack(item, f"{name}.{key}", tensors)) for key, item in value.items()]
-        if all(isinstance(key, str) and not key.startswith("$") for key, _ in pairs):
-            return dict(pairs)
-        return {"$dict": pairs}
-    if isinstance(value, (list, tuple)):
-        items = [_pack(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]
-        return items if isinstance(value, list) else {"$tuple": items}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise CheckpointError(
-        f"{name} is a {type(value).__name__}, which a checkpoint cannot hold.\n"
-        "Use numbers, strings, None, tensors, and lists, tuples and dicts of them."
-    )
-
-
-def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What `_pack` was given."""
-    if isinstance(value, list):
-        return [_unpack(item, tensors) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "$tensor" in value:
-        return tensors[value["$tensor"]]
-    if "$tuple" in value:
-        return tuple(_unpack(value["$tuple"], tensors))
-    if "$dict" in value:
-        return {key: _unpack(item, tensors) for key, item in value["$dict"]}
-    return {key: _unpack(item, tensors) for key, item in value.items()}
-
-
-# ---- the manifest
-
-
-def write_manifest(folder: Path) -> None:
-    """Write `manifest.json` for the files that are in `folder` now."""
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.iterdir())
-        if path.name in REQUIRED_FILES | OPTIONAL_FILES
-    }
-    content = {"files": files, "format": FORMAT}
-    atomic_write(folder / "manifest.json", _canonical({**content, "sha256": _digest(content)}))
-
-
-def verify_checkpoint(folder: Path) -> set[str]:
-    """Check every file against the manifest and return their names. Raises CheckpointError for a flaw."""
-    files = _read_manifest(folder)
-    strange = {path.name for path in folder.glob("*.safetensors")} - set(files)
-    if strange:
-        raise _damaged(folder, f"{min(strange)} is not in its manifest")
-    for name, expected in files.items():
-        path = folder / name
-        try:
-            size = path.stat().st_size
-            if size != expected["bytes"]:
-                raise _damaged(folder, f"{name} has {size:,} bytes, not {expected['bytes']:,}")
-            if _sha256(path) != expected["sha256"]:
-                raise _damaged(folder, f"{name} is not what was saved (its SHA-256 differs)")
-        except OSError as error:
-            raise _damaged(folder, f"{name} cannot be read ({error})") from error
-    return set(files)
-
-
-def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    try:
-        raw = (folder / "manifest.json").read_bytes()
-        manifest = json.loads(raw)
-        content = {"files": manifest["files"], "format": manifest["format"]}
-        intact = raw == _canonical({**content, "sha256": _digest(content)}).encode("utf-8")
-        names = {name for name, entry in manifest["files"].items() if entry.keys() == {"bytes", "sha256"}}
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} is no checkpoint: it has no manifest.json.") from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(folder, f"manifest.json cannot be read ({type(error).__name__})") from error
-    if not intact:
-        raise _damaged(folder, "manifest.json is not what was saved")
-    if content["format"] != FORMAT:
-        raise CheckpointError(
-            f"{folder} has checkpoint format {content['format']}; this nanolab reads format {FORMAT}.\n"
-            "Update nanolab (pip install --upgrade), or use the version that saved it."
-        )
-    if absent := REQUIRED_FILES - names:
-        raise _damaged(folder, f"its manifest does not list {min(absent)}")
-    if strange := content["files"].keys() - REQUIRED_FILES - OPTIONAL_FILES:
-        raise _damaged(folder, f"its manifest lists {min(strange)!r}, which is no file of a checkpoint")
-    return content["files"]
-
-
-def _canonical(content: Any) -> str:
-    return json.dumps(content, indent=1, sort_keys=True) + "\n"
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(_canonical(content).encode("utf-8")).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _damaged(folder: Path, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"the checkpoint {folder} is damaged: {what}.\n"
-        "Delete this folder: the run then continues from the checkpoint before it."
-    )
 
 
 # ---- loading
@@ -281,20 +161,20 @@ def _load(
     tokenizer: Tokenizer | None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """`load_checkpoint` for a folder that was verified."""
-    meta, rest = _read_json(path / "meta.json", dict), _read_json(path / "state.json", dict)
+    meta, rest = read_json(path / "meta.json", dict), read_json(path / "state.json", dict)
     if tokenizer is not None and meta.get("tokenizer") != tokenizer.hash():
         raise CheckpointError(
             f"the checkpoint {path} was made with another tokenizer than this run's tokenizer.json.\n"
             "Its numbers would stand for other words. Use the tokenizer.json it was trained with."
         )
-    tensors = _read_tensors(path / "optimizer.safetensors") if "optimizer.safetensors" in files else {}
+    tensors = read_tensors(path / "optimizer.safetensors") if "optimizer.safetensors" in files else {}
     try:
-        state, rng = _unpack(rest["state"], tensors), _unpack(rest.get("torch_rng"), tensors)
+        state, rng = unpack(rest["state"], tensors), unpack(rest.get("torch_rng"), tensors)
     except (LookupError, TypeError, ValueError) as error:
-        raise _damaged(path, f"state.json does not fit optimizer.safetensors ({error})") from error
+        raise damaged(path, f"state.json does not fit optimizer.safetensors ({error})") from error
     saved = _optimizer_states(path, files, optimizers, tensors) if optimizers else []
     if model is not None:
-        weights = _read_tensors(path / "model.safetensors")
+        weights = read_tensors(path / "model.safetensors")
         _check_weights(path, weights, model)
         model.load_state_dict(weights)
     for optimizer, optimizer_state in zip(optimizers, saved, strict=True):
@@ -302,23 +182,6 @@ def _load(
     if optimizers and isinstance(rng, Tensor):
         torch.set_rng_state(rng)
     return meta, state
-
-
-def _read_json(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path.parent, f"{path.name} cannot be read ({error})") from error
-    if not isinstance(content, kind):
-        raise _damaged(path.parent, f"{path.name} should hold a {kind.__name__}")
-    return content
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise _damaged(path.parent, f"{path.name} is not in the safetensors format ({error})") from error
 
 
 def _check_weights(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
@@ -346,12 +209,12 @@ def _optimizer_states(
     """One state a given optimizer, each checked to belong to parameters of the same shapes."""
     if "optimizer.json" not in files:
         raise CheckpointError(f"{path} was saved without optimizers: it cannot be trained further.")
-    packed = _read_json(path / "optimizer.json", list)
+    packed = read_json(path / "optimizer.json", list)
     try:
-        states = [_unpack(item, tensors) for item in packed]
+        states = [unpack(item, tensors) for item in packed]
         fit = len(states) == len(optimizers) and all(map(_fits, states, optimizers))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(path, f"optimizer.json does not fit optimizer.safetensors ({error})") from error
+        raise damaged(path, f"optimizer.json does not fit optimizer.safetensors ({error})") from error
     if not fit:
         raise CheckpointError(f"{path} was saved with other optimizers than these.\n{_OTHER_MODEL}")
     return states
@@ -476,7 +339,7 @@ def load_model(
         raise _missing(run, source, step)
     path, files = found
     tokenizer = Tokenizer.load(run / "tokenizer.json")
-    meta = _read_json(path / "meta.json", dict)
+    meta = read_json(path / "meta.json", dict)
     if meta.get("stage") != source:
         raise CheckpointError(f"{path} is a checkpoint of stage {meta.get('stage')}, not of {source}.")
     config = _config(path, meta.get("model_config"))

@@ -7,13 +7,9 @@ shards under `home()/data` once, and read back like any other.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import itertools
-import re
 import shutil
-import sysconfig
-import tokenize
 import uuid
 import zlib
 from abc import ABC, abstractmethod
@@ -25,13 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanolab.errors import ConfigError, DataError
+from nanolab.installed import UnseenProse, python_files, source_code
 from nanolab.paths import home
 
 SPLITS = ("train", "val")
 ROWS_PER_GROUP = 64
 LONGEST_DOCUMENT = 50_000  # characters; longer files are cut between paragraphs
 VAL_EVERY = 20  # one document, or source file, in so many is for validation
-SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "_vendor"}
 DAMAGED = "The file is damaged or no parquet file: fetch it again, or delete it."
 
 
@@ -341,29 +337,14 @@ def _tinyworld(megabytes: float) -> list[Path]:
     return _cached("tinyworld", digest.hexdigest(), write)
 
 
-def _installed_python(libraries: bool) -> list[tuple[int, str, Path]]:
-    """(crc32 of the name, name and size, file) of the standard library's source, without its tests; with
-    `libraries` also of what is installed beside it. In the order of the crc32: mixed, but always alike."""
-    found = {}
-    roots = [Path(sysconfig.get_path("stdlib"))] + [Path(sysconfig.get_path("purelib"))] * libraries
-    for number, root in enumerate(roots):
-        for file in root.rglob("*.py"):
-            parts = file.relative_to(root).parts
-            if not SKIPPED_FOLDERS.intersection(parts[:-1]):
-                name = f"{number}/{'/'.join(parts)}"
-                found[name] = (zlib.crc32(name.encode("utf-8")), f"{name} {file.stat().st_size}", file)
-    return sorted(found.values())
-
-
-def _harvest(
-    name: str, megabytes: float, libraries: bool, read: Callable[[Path], Iterable[str]]
-) -> list[Path]:
-    """Shards of the documents that `read` finds in installed Python files, one file in 20 for validation."""
-    files = _installed_python(libraries)
+def _harvest(name: str, megabytes: float, libraries: bool, read: Callable[[Path], str]) -> list[Path]:
+    """Shards of the text that `read` finds in installed Python files, one file in 20 for validation."""
+    files = python_files(libraries)
 
     def documents(validation: bool) -> Iterator[str]:
         chosen = (file for key, _, file in files if (key % VAL_EVERY == 0) == validation)
-        return itertools.chain.from_iterable(map(read, chosen))
+        pieces = itertools.chain.from_iterable(cut_paragraphs(read(file)) for file in chosen)
+        return (piece for piece in pieces if piece.strip())
 
     def write(directory: Path) -> None:
         write_shards(documents(False), directory, megabytes=megabytes, shards=4, validation=documents(True))
@@ -372,77 +353,11 @@ def _harvest(
 
 
 def _python(megabytes: float) -> list[Path]:
-    return _harvest("python", megabytes, False, _source_code)
-
-
-def _source_code(path: Path) -> list[str]:
-    """A Python file as documents; none when it cannot be read."""
-    try:
-        with tokenize.open(path) as file:
-            return [piece for piece in cut_paragraphs(file.read()) if piece.strip()]
-    except (OSError, SyntaxError, ValueError):
-        return []
+    return _harvest("python", megabytes, False, source_code)
 
 
 def _docstrings(megabytes: float) -> list[Path]:
-    seen: set[int] = set()
-
-    def read(path: Path) -> list[str]:
-        """The prose of a file's docstrings as documents, without paragraphs that came before."""
-        new = []
-        for paragraph in itertools.chain.from_iterable(map(prose, _strings(path))):
-            key = _digest(paragraph)
-            if key not in seen:
-                seen.add(key)
-                new.append(paragraph)
-        return [piece for piece in cut_paragraphs("\n\n".join(new)) if piece]
-
-    return _harvest("docstrings", megabytes, True, read)
-
-
-def _digest(text: str) -> int:
-    """64 bits of SHA-256: the same on every machine, as `hash()` is not."""
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], "big")
-
-
-def _strings(path: Path) -> list[str]:
-    """All long strings of a Python file: docstrings, and documentation kept apart from what it describes.
-
-    Found by their triple quotes, as parsing all that is installed takes minutes; what is caught by mistake
-    is no prose. Only `pydoc_data/topics.py`, the language reference, has its strings in single quotes.
-    """
-    try:
-        source = path.read_bytes().decode("utf-8")
-        if path.parent.name != "pydoc_data":
-            return [match[2] for match in TRIPLE_QUOTED.finditer(source)]
-        constants = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
-    except (OSError, SyntaxError, ValueError):
-        return []
-    return [value for value in constants if isinstance(value, str)]
-
-
-TRIPLE_QUOTED = re.compile(r"""(\"{3}|'{3})(.*?)\1""", re.DOTALL)
-NOT_PROSE = re.compile(
-    r">>>|::|:\w+:|^[-=*+.#|@]|[{}<>\\|=]|_{2}|``|---|\w\("
-    r"|\b(?:Args|Arguments|Returns?|Raises|Yields|Examples?|Parameters):"
-)
-
-
-def prose(docstring: str) -> list[str]:
-    """The paragraphs of a docstring that read as English, each on one line.
-
-    Kept: at least eight words, from a capital letter to a full stop, at least 75% letters and hardly any
-    sign of code or markup.
-    """
-    paragraphs = (" ".join(part.split()) for part in re.split(r"\n\s*\n", docstring))
-    return [text for text in paragraphs if _is_prose(text)]
-
-
-def _is_prose(text: str) -> bool:
-    if len(text.split()) < 8 or not text[0].isupper() or text[-1] not in ".!?" or not text.isprintable():
-        return False
-    letters = sum(character.isalpha() for character in text)
-    return letters >= 0.75 * len(text) and not NOT_PROSE.search(text)
+    return _harvest("docstrings", megabytes, True, UnseenProse().read)
 
 
 CORPORA: dict[str, Callable[[float], list[Path]]] = {

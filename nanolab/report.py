@@ -14,7 +14,7 @@ from nanolab.evals import Score, accuracy, choice_accuracy
 from nanolab.model import GPT
 from nanolab.paths import atomic_write
 from nanolab.profiles import STAGES
-from nanolab.stages import Log
+from nanolab.runlog import Log
 from nanolab.tasks.spelling import SimpleSpelling
 from nanolab.tasks.tiny import FactRecall, TinyARC, TinyGSM, TinyMMLU
 from nanolab.tokenizer import Tokenizer

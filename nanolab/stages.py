@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -25,10 +21,12 @@ from nanolab.engine import Engine
 from nanolab.errors import ConfigError
 from nanolab.evals import Score, TextLoss, accuracy, text_loss
 from nanolab.grpo import RLRecord, grpo
+from nanolab.interrupt import StopFlag
 from nanolab.model import GPT, GPTConfig
 from nanolab.optim import LearningRates, Schedule, build_optimizers
 from nanolab.paths import atomic_write, run_dir
 from nanolab.profiles import STAGES, Profile
+from nanolab.runlog import Log
 from nanolab.shared_engine import engine_for
 from nanolab.tasks import Task, TaskMixture
 from nanolab.tasks.spelling import SimpleSpelling, SpellingBee
@@ -100,90 +98,6 @@ def train_tokenizer(profile: Profile, run: Path) -> Tokenizer:
     tokenizer = Tokenizer.train(texts(), profile.vocab_size, profile.digits)
     tokenizer.save(path)
     return tokenizer
-
-
-class StopFlag:
-    """Set by Ctrl-C or the notebook's Stop button, and looked at between steps: nothing is half done.
-
-    A second press interrupts at once, as usual. Outside the main thread it is never set. Under torchrun
-    SIGTERM sets it too, and the processes agree on the step to stop at.
-    """
-
-    def __init__(self) -> None:
-        self.set = False
-        self.pressed = False
-
-    def agreed(self) -> bool:
-        """Whether to stop here: the same answer in all processes, and all of them must ask."""
-        # Not `self.set` at the end: a signal may have come since the others were told that there was none.
-        if stop := ranks.anyone(self.set):
-            self.set = True
-        return stop
-
-    @contextlib.contextmanager
-    def listen(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def on_interrupt(number: int, frame: object) -> None:
-            # Not `set`: another process may have asked to stop before the signal came here.
-            if self.pressed:
-                raise KeyboardInterrupt
-            self.pressed = self.set = True
-
-        self.pressed = False
-        signals = [signal.SIGINT, signal.SIGTERM] if ranks.world_size() > 1 else [signal.SIGINT]
-        previous = [signal.signal(number, on_interrupt) for number in signals]
-        try:
-            yield
-        finally:
-            # A process that stops with the others may get its own signal only now, and must still report.
-            leaves = self.set and ranks.world_size() > 1
-            for number, handler in zip(signals, previous, strict=True):
-                signal.signal(number, signal.SIG_IGN if leaves else handler)
-
-
-class Log:
-    """`log.jsonl` of a run: one JSON object a line, appended as things happen, by rank 0 alone."""
-
-    def __init__(self, run: Path) -> None:
-        self.path = run / "log.jsonl"
-
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows; a last line cut short by a crash is left out."""
-        if not self.path.exists():
-            return []
-        rows = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
-        return rows
-
-    def add(self, **row: Any) -> None:
-        if not ranks.is_main():
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def rewind(self, stage: str, step: int) -> None:
-        """Forget what `stage` logged after its checkpoint at `step`: a resumed run will log it again.
-
-        What was measured at that very step stays, since nobody measures it again.
-        """
-        if not ranks.is_main():
-            return
-        rows = self.rows()
-        kept = [
-            row
-            for row in rows
-            if row.get("stage") != stage
-            or row["step"] < step
-            or (row["step"] == step > 0 and "seconds" not in row)
-        ]
-        if len(kept) != len(rows):
-            atomic_write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 class Stage:

@@ -9,7 +9,8 @@ import signal
 import sys
 from itertools import groupby
 
-from nanolab import cli, stages
+from nanolab import cli
+from nanolab.interrupt import StopFlag
 from nanolab.tasks.tiny import TinyGSM
 
 
@@ -20,9 +21,9 @@ def easy_reward(task: TinyGSM, conversation: object, completion: str) -> float:
 
 def arm(fault: str) -> None:
     kind, rank, step = fault.split()
-    agreed, asked = stages.StopFlag.agreed, 0
+    agreed, asked = StopFlag.agreed, 0
 
-    def faulty(flag: stages.StopFlag) -> bool:
+    def faulty(flag: StopFlag) -> bool:
         nonlocal asked
         if os.environ["RANK"] == rank and asked == int(step):
             if kind == "KILL":
@@ -31,7 +32,7 @@ def arm(fault: str) -> None:
         asked += 1
         return agreed(flag)
 
-    stages.StopFlag.agreed = faulty
+    StopFlag.agreed = faulty
 
 
 def main() -> int:

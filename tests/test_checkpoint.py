@@ -13,16 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from nanolab import checkpoint
+from nanolab import checkpoint, checkpoint_files
 from nanolab.checkpoint import (
     find_checkpoint,
     list_runs,
     load_checkpoint,
     load_model,
     save_checkpoint,
-    verify_checkpoint,
-    write_manifest,
 )
+from nanolab.checkpoint_files import verify_checkpoint, write_manifest
 from nanolab.errors import CheckpointError, ConfigError
 from nanolab.model import GPT, GPTConfig
 
@@ -197,7 +196,7 @@ def rewrite_manifest(folder: Path, **changes) -> None:
     content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     del content["sha256"]
     content.update(changes)
-    text = checkpoint._canonical({**content, "sha256": checkpoint._digest(content)})
+    text = checkpoint_files._canonical({**content, "sha256": checkpoint_files._digest(content)})
     (folder / "manifest.json").write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -284,7 +283,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_write", write)
+        patch.setattr(checkpoint, "write_file", write)
         with pytest.raises(CheckpointError, match="step 2, could not be saved.*No space left.*\n.*disk"):
             save(tmp_path, 2)
     assert [path.name for path in (tmp_path / "base").iterdir()] == ["step-000001"]
@@ -478,7 +477,7 @@ def test_load_model_refuses_another_stage_under_this_name(runs):
 
 def test_each_file_is_hashed_once(runs, monkeypatch):
     hashed = []
-    original = checkpoint._sha256
-    monkeypatch.setattr(checkpoint, "_sha256", lambda path: hashed.append(path.name) or original(path))
+    original = checkpoint_files._sha256
+    monkeypatch.setattr(checkpoint_files, "_sha256", lambda path: hashed.append(path.name) or original(path))
     load_model("base")
     assert sorted(hashed) == ["meta.json", "model.safetensors", "state.json"]

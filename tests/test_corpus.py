@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanolab import corpus
-from nanolab.corpus import ListSource, ShardSource, cut_paragraphs, prose, text_source, write_shards
+from nanolab.corpus import ListSource, ShardSource, cut_paragraphs, text_source, write_shards
 from nanolab.errors import ConfigError, DataError
+from nanolab.installed import prose
 
 
 def write_parquet(path: Path, texts: list, *, group: int = 4, column: str = "text") -> Path:
@@ -276,7 +277,7 @@ def installed(tmp_path, monkeypatch) -> Path:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "library.py").write_text(docs.format("Library"), encoding="utf-8")
     folders = {"stdlib": str(tmp_path / "lib"), "purelib": str(tmp_path / "site")}
-    monkeypatch.setattr(corpus.sysconfig, "get_path", folders.__getitem__)
+    monkeypatch.setattr("sysconfig.get_path", folders.__getitem__)
     return tmp_path
 
 

@@ -16,11 +16,11 @@ PACKAGE = Path(nanolab.__file__).resolve().parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 LOW = {
-    "errors", "paths", "ranks", "profiles", "compute", "tokenizer", "bpe", "chat", "calculator", "loss", "model",
+    "errors", "paths", "ranks", "interrupt", "runlog", "installed", "profiles", "compute", "tokenizer", "bpe", "chat", "calculator", "loss", "model",
     "optim", "tasks", "tinyworld", "net", "unpickle",
 }  # fmt: skip
 MIDDLE = {
-    "corpus", "data", "train", "engine", "evals", "autopsy", "checkpoint", "nanochat", "export", "hub", "worksheet",
+    "corpus", "data", "train", "checkpoint_files", "engine", "evals", "autopsy", "checkpoint", "nanochat", "export", "hub", "worksheet",
     "shared_engine",
 }  # fmt: skip
 HIGH = {"stages", "grpo"}

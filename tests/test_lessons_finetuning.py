@@ -9,10 +9,10 @@ import torch
 
 from nanolab.chat import render_conversation, render_for_completion
 from nanolab.errors import ConfigError
+from nanolab.interrupt import StopFlag
 from nanolab.lessons import exam, finetuning
 from nanolab.model import GPT, GPTConfig
 from nanolab.profiles import get_profile, override
-from nanolab.stages import StopFlag
 from nanolab.tasks import TinyGSM, TinyTalk
 from nanolab.tasks.base import reply_text
 from nanolab.tokenizer import Tokenizer

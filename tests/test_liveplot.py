@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nanolab.evals import Score, TextLoss
-from nanolab.stages import Log
+from nanolab.runlog import Log
 from nanolab.train import StepRecord
 from nanolab.viz import LivePlot, output, watch
 from nanolab.viz.svg import COLUMNS, Line, Trace, line_plot

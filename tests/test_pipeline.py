@@ -19,10 +19,12 @@ from nanolab import ranks
 from nanolab.checkpoint import find_checkpoint, load_checkpoint, load_model
 from nanolab.cli import main
 from nanolab.errors import CheckpointError
+from nanolab.interrupt import StopFlag
 from nanolab.model import GPT
 from nanolab.paths import run_dir
 from nanolab.profiles import STAGES, RLPlan, StagePlan, get_profile
-from nanolab.stages import Log, StopFlag, model_config, open_stage
+from nanolab.runlog import Log
+from nanolab.stages import model_config, open_stage
 
 PLAN = StagePlan(6, 256, 2, 64, eval_every=-1, eval_tokens=256, save_every=2)
 PROFILE = replace(

@@ -22,7 +22,8 @@ from nanolab.cli import main
 from nanolab.errors import ConfigError
 from nanolab.model import GPT
 from nanolab.profiles import Profile, StagePlan
-from nanolab.stages import Log, model_config
+from nanolab.runlog import Log
+from nanolab.stages import model_config
 from nanolab.tasks.tiny import TinyGSM
 
 pytestmark = [

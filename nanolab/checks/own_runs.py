@@ -164,7 +164,7 @@ def own_logs() -> dict[str, Rows]:
     from nanolab.lessons.frankenstein import STARTS, tag
     from nanolab.paths import run_dir
     from nanolab.profiles import Profile
-    from nanolab.stages import Log
+    from nanolab.runlog import Log
 
     logs: dict[str, Rows] = {}
     profiles: dict[str, Profile] = {}

@@ -21,7 +21,8 @@ from nanolab.expect import bands
 from nanolab.model import GPT
 from nanolab.paths import home, run_dir
 from nanolab.profiles import STAGES, Profile, get_profile, override
-from nanolab.stages import Log, open_stage
+from nanolab.runlog import Log
+from nanolab.stages import open_stage
 from nanolab.tokenizer import Tokenizer
 from nanolab.viz.output import number
 
