@@ -314,6 +314,14 @@ def stage_minutes(profile: Profile, trained: float, sampled: float) -> dict[str,
     return minutes
 
 
+def training_time(minutes: dict[str, float]) -> str:
+    """`5.0 minutes of training (base 3.0, mid 2.0)`; in whole seconds below three minutes."""
+    total = sum(minutes.values())
+    unit, scale, digits = ("seconds", 60, 0) if total < 3 else ("minutes", 1, 1)
+    parts = ", ".join(f"{stage} {value * scale:.{digits}f}" for stage, value in minutes.items())
+    return f"{total * scale:.{digits}f} {unit} of training ({parts})"
+
+
 def plan(profile: Profile, compute: Compute) -> Iterator[Finding]:
     """Measured speed at the profile's size, what every stage will take, and which profile to use.
 
@@ -327,8 +335,7 @@ def plan(profile: Profile, compute: Compute) -> Iterator[Finding]:
         share = arithmetic_per_token(profile) / arithmetic_per_token(chosen)
         minutes = stage_minutes(chosen, trained * share, sampled * share)
         totals[other] = sum(minutes.values())
-        parts = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items())
-        yield Finding("time", f"{other}: about {totals[other]:.1f} minutes of training ({parts})")
+        yield Finding("time", f"{other}: about {training_time(minutes)}")
     if totals[profile.name] <= PATIENCE_MINUTES:
         advice = f"use the profile {profile.name}: nanolab run"
     else:

@@ -91,6 +91,11 @@ def test_three_steps_train_and_repeat_exactly():
     assert doctor.few_losses(CPU.device) == losses
 
 
+def test_a_short_training_is_told_in_seconds():
+    assert doctor.training_time({"base": 0.05, "mid": 0.02}) == "4 seconds of training (base 3, mid 1)"
+    assert doctor.training_time({"base": 3.0, "mid": 2.04}) == "5.0 minutes of training (base 3.0, mid 2.0)"
+
+
 def test_minutes_follow_from_steps_and_speed():
     profile = get_profile("laptop")
     minutes = doctor.stage_minutes(profile, trained=1000.0, sampled=500.0)
