@@ -24,7 +24,7 @@ class Compute:
     reason: str
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Activations in `dtype`; weights, their gradients and losses stay in fp32."""
+        """Matrix products in `dtype`; weights, the residual stream and losses stay in fp32."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)

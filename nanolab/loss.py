@@ -16,12 +16,6 @@ from torch import Tensor
 SOFTCAP = 15.0
 
 
-def product_dtype(x: Tensor) -> torch.dtype:
-    """The format that matrix products of `x` are in: autocast's where it is on, else that of `x`."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
 def softcap(logits: Tensor) -> Tensor:
     """Squash logits smoothly into (-15, 15), as Gemma 2 does."""
     return SOFTCAP * torch.tanh(logits / SOFTCAP)
@@ -71,7 +65,8 @@ class FusedLoss(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
         """x `(N, C)`, weight `(V, C)`, targets `(N,)` all >= 0. Returns the summed loss in nats."""
         # Cast once: autocast would cast the head anew for every product of every chunk.
-        dtype = product_dtype(x)
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         head, size = weight.to(dtype), loss_chunk(weight.size(0))
         total = torch.zeros((), device=x.device)
         grad_x, grad_weight = torch.empty_like(x), None

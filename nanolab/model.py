@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanolab.errors import ConfigError
-from nanolab.loss import FusedLoss, product_dtype, softcap, token_losses
+from nanolab.loss import FusedLoss, softcap, token_losses
 
 NORM_EPS = torch.finfo(torch.float32).eps
 
@@ -284,9 +284,9 @@ class GPT(nn.Module):
             )
         where = slice(T) if positions is None else positions
         cos, sin = self.cos[where], self.sin[where]
-        x = self.transformer["wte"](idx)
-        # Under autocast the whole stream has the products' format, as nanochat's: half the memory to move.
-        x = norm(x.to(product_dtype(x)))
+        # fp32 even under autocast: a stream in bf16, as nanochat's, is 9% faster on a CPU with fast bf16,
+        # but recalled 86% of TinyWorld's common facts in place of 90% (means of six seeds).
+        x = norm(self.transformer["wte"](idx))
         for block in self.blocks:
             x = block(x, cos, sin, kv_cache, positions)
         if kv_cache is not None:
