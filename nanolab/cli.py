@@ -107,6 +107,18 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+def say_markdown(text: str) -> None:
+    """Tables in columns on a terminal; the text as it is in a file or a pipe."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console()
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        say(text.rstrip())
+
+
 def profile_for(tag: str, name: str | None) -> Profile:
     """The named profile; without a name the one the run was trained with, if there is a run."""
     from nanolab.paths import run_dir
@@ -271,8 +283,9 @@ def run_everything(tag: str, profile: Profile) -> int:
         log_scores(run_dir(tag), stage, meta["step"], dict(scores))
     engine = Engine(model, tokenizer)
     text = report(run_dir(tag), {question: reply(engine, question) for question in PROMPTS})
-    say("\n" + text)
-    say(f"All of it took {(time.monotonic() - began) / 60:.1f} minutes.")
+    say()
+    say_markdown(text)
+    say(f"\nAll of it took {(time.monotonic() - began) / 60:.1f} minutes.")
     say(f"Chat with it:  nanolab chat --model-tag {tag}")
     say("Open the course:  nanolab lab")
     return 0
@@ -307,14 +320,19 @@ def chat(
     room = model.config.sequence_len - max_tokens
     messages: list[dict[str, str]] = []
     if prompt is None:
-        say(f"{source} model, {model.num_parameters():,} parameters. An empty line or Ctrl-D leaves.")
+        say(f"{source} model, {model.num_parameters():,} parameters.")
+        say("clear begins a new conversation; quit or an empty line leaves.")
     while True:
         try:
             question = prompt if prompt is not None else input("\nyou: ").strip()
         except (EOFError, KeyboardInterrupt):
             say()
             return 0
-        if not question:
+        if prompt is None and question == "clear":
+            messages.clear()
+            say("(a new conversation)")
+            continue
+        if not question or (prompt is None and question in ("quit", "exit")):
             return 0
         messages.append({"role": "user", "content": question})
         conversation = truncate_history(tokenizer, {"messages": messages}, room)

@@ -86,6 +86,11 @@ def stage_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
+def quoted(text: str) -> str:
+    """A Markdown quotation with the line breaks of `text`, in which a solution's `#### 13` is no heading."""
+    return "  \n".join(f"> \\{line}" if line.startswith("#") else f"> {line}" for line in text.splitlines())
+
+
 def report(run: Path, samples: dict[str, str] | None = None) -> str:
     """The run's report card in Markdown, from its log; also written to `report.md`."""
     log = Log(run).rows()
@@ -128,7 +133,7 @@ def report(run: Path, samples: dict[str, str] | None = None) -> str:
     if samples:
         lines += ["", "## A few words with it", ""]
         for question, answer in samples.items():
-            lines += [f"**{question}**", "", f"> {answer}" if answer else "> (nothing)", ""]
+            lines += [f"**{question}**", "", quoted(answer or "(nothing)"), ""]
     text = "\n".join(lines).rstrip() + "\n"
     atomic_write(run / "report.md", text)
     return text

@@ -14,15 +14,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from markdown_it import MarkdownIt
 
 from nanolab import ranks
 from nanolab.checkpoint import find_checkpoint, load_checkpoint, load_model
-from nanolab.cli import main
+from nanolab.cli import main, say_markdown
 from nanolab.errors import CheckpointError
 from nanolab.interrupt import StopFlag
 from nanolab.model import GPT
 from nanolab.paths import run_dir
 from nanolab.profiles import STAGES, RLPlan, StagePlan, get_profile
+from nanolab.report import quoted
 from nanolab.runlog import Log
 from nanolab.stages import model_config, open_stage
 
@@ -254,6 +256,49 @@ def test_the_command_line_trains_chats_and_reports(capsys):
     assert "cli" in capsys.readouterr().out
     assert main(["chat", "--model-tag", "nobody", "-p", "Hello"]) == 1
     assert "has no rl checkpoint" in capsys.readouterr().err
+
+
+def test_a_chat_in_the_terminal_begins_anew_and_ends_as_asked(monkeypatch, capsys):
+    train("base", "talk")
+    train("mid", "talk")
+    read = []
+
+    def remember(self, ids, **settings):
+        read.append(list(ids))
+        yield "Well."
+
+    monkeypatch.setattr("nanolab.engine.Engine.stream_text", remember)
+
+    def talk(*lines: str) -> str:
+        entered = iter(lines)
+        monkeypatch.setattr("builtins.input", lambda prompt: next(entered))
+        assert main(["chat", "--source", "mid", "--model-tag", "talk", "--max-tokens", "4"]) == 0
+        assert not list(entered), "it left before all was said"
+        return capsys.readouterr().out
+
+    out = talk("Hi", "Hi", "clear", "Hi", "quit")
+    first, second, third = read
+    assert len(second) > len(first) and third == first
+    assert out.count("bot: Well.") == 3 and "a new conversation" in out
+    talk("exit")
+    talk("")
+    assert len(read) == 3
+    assert main(["chat", "--source", "mid", "--model-tag", "talk", "-p", "clear", "--max-tokens", "4"]) == 0
+    assert len(read) == 4, "with -p every text is a question"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_report_card_has_columns_on_a_terminal_and_is_markdown_elsewhere(terminal, monkeypatch, capsys):
+    monkeypatch.setattr("rich.console.Console.is_terminal", terminal)
+    say_markdown("| a | b |\n| --- | ---: |\n| 1 | 2 |\n\n" + quoted("So 6 + 7 = 13.\n#### 13"))
+    out = capsys.readouterr().out
+    assert ("| --- |" in out) is not terminal and ("\\#### 13" in out) is not terminal
+    assert "#### 13" in out and "So 6 + 7 = 13." in out
+
+
+def test_a_quoted_reply_keeps_its_lines_and_has_no_heading():
+    html = MarkdownIt().render(quoted("<<6+7=13>>13 apples.\n#### 13"))
+    assert "<h4>" not in html and "#### 13" in html and "<br" in html and "&lt;&lt;6+7=13" in html
 
 
 def test_command_line_errors_are_one_paragraph(capsys):
