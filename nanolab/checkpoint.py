@@ -366,15 +366,20 @@ def latest_tag(stage: str) -> str:
 
 
 def _config(path: Path, given: Any) -> GPTConfig:
-    """`GPTConfig(**given)`, where nothing is unknown and nothing missing."""
+    """`GPTConfig(**given)`, where nothing is unknown, and no size missing.
+
+    Checkpoints from before a part was a setting do not name it: they are of models without it.
+    """
     names = {field.name for field in fields(GPTConfig)}
-    if not isinstance(given, dict) or set(given) != names:
-        wrong = sorted(names ^ set(given if isinstance(given, dict) else ()))
+    sizes = {field.name for field in fields(GPTConfig) if type(field.default) is int}
+    if not isinstance(given, dict) or not sizes <= set(given) <= names:
+        found = set(given if isinstance(given, dict) else ())
+        wrong = sorted((sizes - found) | (found - names))
         raise CheckpointError(
             f"{path}: its model_config is not one of this nanolab's; look at: {', '.join(map(str, wrong))}.\n"
             "Was it saved by another version? Update nanolab, or use that version."
         )
-    if not all(isinstance(value, int) and value > 0 for value in given.values()):
+    if not all(isinstance(given[name], int) and given[name] > 0 for name in sizes):
         raise CheckpointError(f"{path}: its model_config has a size that is no positive number: {given}.")
     try:
         return GPTConfig(**given)

@@ -1,8 +1,9 @@
-"""The transformer: nanochat's architecture of late 2025, in one file.
+"""The transformer: nanochat's architecture of late 2025, and what it added until mid-2026, in one file.
 
 Rotary positions, RMSNorm without parameters, a norm on queries and keys, ReLU squared, no biases,
 untied embedding and head, logits soft-capped at 15. Parameter names are nanochat's, so its published
-weights load; `transformers` has the same model as `NanoChatForCausalLM`.
+weights load; `transformers` has the model of late 2025 as `NanoChatForCausalLM`. What came later are
+settings of `GPTConfig`, each with a value that leaves it out.
 
 B = batch, T = time (tokens), C = channels (n_embd), H = heads, D = head size, V = vocabulary.
 """
@@ -10,7 +11,7 @@ B = batch, T = time (tokens), C = channels (n_embd), H = heads, D = head size, V
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import cast
 
 import torch
@@ -21,26 +22,47 @@ from nanolab.errors import ConfigError
 from nanolab.loss import FusedLoss, softcap, token_losses
 
 NORM_EPS = torch.finfo(torch.float32).eps
+GATE_CHANNELS, SMEAR_CHANNELS = 12, 24  # of a token's stream, that its gates read; nanochat's numbers
 
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The size of a model. `n_kv_head` below `n_head` shares keys and values among heads (GQA)."""
+    """The size and the parts of a model. As they stand, the parts are those of late 2025."""
 
     sequence_len: int = 1024
     vocab_size: int = 65536
     n_layer: int = 4
     n_head: int = 2
     n_kv_head: int = 2
+    """below `n_head`, heads share keys and values (GQA)"""
     n_embd: int = 256
+    value_embeddings: bool = False
+    """every other layer adds to its values what an embedding of their own knows of the token, as much as a
+    gate says (Zhou et al., 2024, ResFormer)"""
+    residual_scalars: bool = False
+    """each layer learns how much of the stream, and of the first embedding, it goes on with"""
+    smear: bool = False
+    """a token's embedding learns to take in a little of the one before it"""
+    backout: bool = False
+    """the head learns to subtract what the middle layer left in the stream"""
+    qk_gain: float = 1.0
+    """queries and keys times this, after their norm: above 1 attention is sharper"""
+    rotary_base: float = 10_000.0
+    """the slowest pair of channels turns once in about 6 times as many tokens"""
+    window_pattern: str = "L"
+    """how far back each layer looks, the last always L: L the whole context, S a quarter of it"""
 
     def __post_init__(self) -> None:
-        for name, size in vars(self).items():
-            if not isinstance(size, int):
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            if not isinstance(value, (kind, int) if kind is float else kind):
+                wanted = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
                 raise ConfigError(
-                    f"{name} is a {type(size).__name__}, and has to be a whole number.\n"
+                    f"{field.name} is a {type(value).__name__}, and has to be {wanted[kind]}.\n"
                     "Sizes in a dictionary are given as GPTConfig(**sizes)."
                 )
+        if not self.window_pattern or set(self.window_pattern) - set("LS"):
+            raise ConfigError(f"window_pattern={self.window_pattern!r} has to be of the letters L and S.")
         if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
             raise ConfigError(
                 f"n_embd={self.n_embd} cannot be cut into {self.n_head} heads of even size.\n"
@@ -52,6 +74,17 @@ class GPTConfig:
     @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
+
+    def has_values_of_its_own(self, layer: int) -> bool:
+        """Whether a layer has a value embedding: every other one has, the last among them."""
+        return self.value_embeddings and (self.n_layer - 1 - layer) % 2 == 0
+
+    def window(self, layer: int) -> int:
+        """How many tokens before its own a token of this layer sees; a quarter is rounded up to 128s."""
+        short = -(-self.sequence_len // 512) * 128
+        pattern = self.window_pattern
+        is_short = pattern[layer % len(pattern)] == "S" and layer < self.n_layer - 1
+        return short if is_short else self.sequence_len
 
 
 class RMSNorm(torch.autograd.Function):
@@ -115,6 +148,7 @@ class KVCache:
     ) -> None:
         shape = (config.n_layer, 2, batch_size, max_len, config.n_kv_head, config.head_dim)
         self.store = torch.zeros(shape, device=device, dtype=dtype)
+        self.tokens = torch.zeros(batch_size, max_len, device=device, dtype=torch.long)
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
 
     @property
@@ -139,10 +173,16 @@ class KVCache:
         longest = int(positions.max()) + 1
         return keys[:, :longest].to(k.dtype), values[:, :longest].to(v.dtype)
 
+    def before(self, idx: Tensor, positions: Tensor) -> Tensor:
+        """The token before each of `idx` `(B, T)`, which stand at `positions`; the first one's is its own."""
+        self.tokens.scatter_(1, positions, idx)
+        return self.tokens.gather(1, (positions - 1).clamp_min(0))
+
     def select(self, rows: Tensor) -> KVCache:
         """A new cache with these rows, in this order; a row may be repeated or left out."""
         chosen = object.__new__(KVCache)
         chosen.store = self.store[:, :, rows]
+        chosen.tokens = self.tokens[rows]
         chosen.lengths = self.lengths[rows]
         return chosen
 
@@ -158,20 +198,36 @@ class Attention(nn.Module):
         self.c_k = nn.Linear(config.n_embd, kv_width, bias=False)
         self.c_v = nn.Linear(config.n_embd, kv_width, bias=False)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
+        gated = config.has_values_of_its_own(layer)
+        self.ve_gate = nn.Linear(GATE_CHANNELS, config.n_kv_head, bias=False) if gated else None
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None, positions: Tensor | None
+        self,
+        x: Tensor,
+        values: Tensor | None,
+        cos: Tensor,
+        sin: Tensor,
+        cache: KVCache | None,
+        positions: Tensor | None,
     ) -> Tensor:
         B, T, C = x.shape
         q = self.c_q(x).view(B, T, self.config.n_head, self.config.head_dim)
         k = self.c_k(x).view(B, T, self.config.n_kv_head, self.config.head_dim)
         v = self.c_v(x).view(B, T, self.config.n_kv_head, self.config.head_dim)
+        if self.ve_gate is not None and values is not None:
+            gate = 3 * torch.sigmoid(self.ve_gate(x[..., :GATE_CHANNELS]))
+            v = v + gate.unsqueeze(-1) * values.view_as(v)
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
-        mask = None
+        if self.config.qk_gain != 1:
+            q, k = q * self.config.qk_gain, k * self.config.qk_gain
         if cache is not None and positions is not None:
             k, v = cache.write(self.layer, k, v, positions)
+        mask, window = None, self.config.window(self.layer)
+        if positions is not None or window < T - 1:
             # is_causal aligns to the top left, which is wrong once there are more keys than queries.
-            mask = torch.arange(k.size(1), device=x.device) <= positions[:, None, :, None]
+            query = torch.arange(T, device=x.device)[None] if positions is None else positions
+            back = query[:, None, :, None] - torch.arange(k.size(1), device=x.device)
+            mask = (back >= 0) & (back <= window)
         y = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
             attn_mask=mask, is_causal=mask is None, enable_gqa=self.config.n_head != self.config.n_kv_head,
@@ -216,9 +272,15 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None, positions: Tensor | None
+        self,
+        x: Tensor,
+        values: Tensor | None,
+        cos: Tensor,
+        sin: Tensor,
+        cache: KVCache | None,
+        positions: Tensor | None,
     ) -> Tensor:
-        x = x + self.attn(norm(x), cos, sin, cache, positions)
+        x = x + self.attn(norm(x), values, cos, sin, cache, positions)
         return x + self.mlp(norm(x))
 
 
@@ -238,7 +300,23 @@ class GPT(nn.Module):
             }
         )
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        cos, sin = rotary_tables(config.sequence_len, config.head_dim)
+        kv_width, layers = config.n_kv_head * config.head_dim, range(config.n_layer)
+        self.value_embeds = nn.ModuleDict(
+            {
+                str(layer): nn.Embedding(config.vocab_size, kv_width)
+                for layer in layers
+                if config.has_values_of_its_own(layer)
+            }
+        )
+        if config.residual_scalars:
+            self.resid_lambdas = nn.Parameter(torch.empty(config.n_layer))
+            self.x0_lambdas = nn.Parameter(torch.empty(config.n_layer))
+        if config.smear:
+            self.smear_gate = nn.Linear(SMEAR_CHANNELS, 1, bias=False)
+            self.smear_lambda = nn.Parameter(torch.empty(1))
+        if config.backout:
+            self.backout_lambda = nn.Parameter(torch.empty(1))
+        cos, sin = rotary_tables(config.sequence_len, config.head_dim, config.rotary_base)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         self.init_weights()
@@ -247,8 +325,18 @@ class GPT(nn.Module):
         """nanochat's initialisation: a zero head and zero output projections, so every block starts
         as the identity and every token as equally likely."""
         for name, weight in self.named_parameters():
-            if name.endswith("c_proj.weight") or name == "lm_head.weight":
+            if name.endswith("c_proj.weight") or name in ("lm_head.weight", "smear_lambda"):
                 nn.init.zeros_(weight)
+            elif name.endswith("gate.weight"):
+                nn.init.uniform_(weight, 0.0, 0.02)
+            elif name == "backout_lambda":
+                nn.init.constant_(weight, 0.2)
+            elif name.endswith("lambdas"):
+                # Early layers take more of the first embedding, late ones less.
+                first, last = (1.15, 1.05) if name == "resid_lambdas" else (0.2, 0.05)
+                weight.data.copy_(torch.linspace(first, last, len(weight)))
+            elif name.startswith("value_embeds"):
+                nn.init.normal_(weight, std=self.config.n_embd**-0.5)
             elif name == "transformer.wte.weight":
                 nn.init.normal_(weight, std=1.0)
             else:
@@ -269,7 +357,7 @@ class GPT(nn.Module):
     def flops_per_token(self) -> int:
         """Floating-point operations to train on one token: 6 for each weight of a matrix product, and
         12 H D T for attention (Chowdhery et al., 2022, PaLM, appendix B). The embedding is a look-up."""
-        matrices = self.num_parameters() - self.config.vocab_size * self.config.n_embd
+        matrices = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
         return 6 * matrices + 12 * self.config.n_layer * self.config.n_embd * self.config.sequence_len
 
     def hidden(self, idx: Tensor, kv_cache: KVCache | None = None) -> Tensor:
@@ -286,12 +374,33 @@ class GPT(nn.Module):
         cos, sin = self.cos[where], self.sin[where]
         # fp32 even under autocast: a stream in bf16, as nanochat's, is 9% faster on a CPU with fast bf16,
         # but recalled 86% of TinyWorld's common facts in place of 90% (means of six seeds).
-        x = norm(self.transformer["wte"](idx))
-        for block in self.blocks:
-            x = block(x, cos, sin, kv_cache, positions)
+        x = x0 = self.embed(idx, kv_cache, positions)
+        middle = None
+        for layer, block in enumerate(self.blocks):
+            if self.config.residual_scalars:
+                x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * x0
+            own = str(layer) in self.value_embeds
+            values = self.value_embeds[str(layer)](idx) if own else None
+            x = block(x, values, cos, sin, kv_cache, positions)
+            if self.config.backout and layer == self.config.n_layer // 2:
+                middle = x
+        if middle is not None:
+            x = x - self.backout_lambda * middle
         if kv_cache is not None:
             kv_cache.lengths = kv_cache.lengths + T
         return norm(x)
+
+    def embed(self, idx: Tensor, kv_cache: KVCache | None, positions: Tensor | None) -> Tensor:
+        """What the first block reads: `(B, T)` token ids, at `positions` of a cache, to `(B, T, C)`."""
+        x = norm(self.transformer["wte"](idx))
+        if not self.config.smear:
+            return x
+        if kv_cache is None or positions is None:
+            before = F.pad(x[:, :-1], (0, 0, 1, 0))
+        else:
+            before = norm(self.transformer["wte"](kv_cache.before(idx, positions)))
+            before = before * (positions > 0).unsqueeze(-1)
+        return x + self.smear_lambda * torch.sigmoid(self.smear_gate(x[..., :SMEAR_CHANNELS])) * before
 
     def forward(
         self,

@@ -106,6 +106,8 @@ class LearningRates:
     matrix: float = 0.02
     embedding: float = 0.2
     unembedding: float = 0.004
+    values: float = 0.5
+    scalar: float = 0.5
 
 
 def build_optimizers(
@@ -117,11 +119,19 @@ def build_optimizers(
     """
     width_scale = (model.config.n_embd / 768) ** -0.5
     matrices = list(model.transformer["h"].parameters())
+    groups: dict[str, list[Tensor]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if not name.startswith("transformer.h."):
+            groups[name.split(".")[0]].append(parameter)
+    rate_of = {
+        "transformer": rates.embedding * width_scale,
+        "lm_head": rates.unembedding * width_scale,
+        "value_embeds": rates.embedding * width_scale * rates.values,
+        "resid_lambdas": rates.scalar * 0.01,
+        "x0_lambdas": rates.scalar,
+    }
     adamw = torch.optim.AdamW(
-        [
-            {"params": list(model.transformer["wte"].parameters()), "lr": rates.embedding * width_scale},
-            {"params": list(model.lm_head.parameters()), "lr": rates.unembedding * width_scale},
-        ],
+        [{"params": params, "lr": rate_of.get(name, 0.2)} for name, params in groups.items()],
         betas=(0.8, 0.95),
         eps=1e-10,
         weight_decay=0.0,
