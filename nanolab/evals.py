@@ -13,6 +13,7 @@ from nanolab.chat import render_for_completion
 from nanolab.engine import Engine
 from nanolab.model import GPT
 from nanolab.tasks import Task
+from nanolab.tinyworld.exam import exam_questions
 from nanolab.tokenizer import Tokenizer
 
 
@@ -105,6 +106,45 @@ def accuracy(engine: Engine, task: Task, count: int, **sampling) -> Score:
     """Share of right answers over the task's first `count` examples; keywords as for `answers`."""
     flat = [right for group in answers(engine, task, count, **sampling) for right in group]
     return Score(sum(flat), len(flat))
+
+
+def converse(engine: Engine, asked: Sequence[Sequence[str]], *, max_tokens: int = 64) -> list[str]:
+    """The model's likeliest answer to the last turn of each conversation; the user's turns are given.
+
+    What the model says to the turns before is its own, too. A conversation that does not fit the model's
+    context is answered with "".
+    """
+    conversations: list[list[dict[str, str]]] = [[] for _ in asked]
+    for number in range(max(map(len, asked), default=0)):
+        going_on = [i for i, turns in enumerate(asked) if number < len(turns)]
+        prompts = []
+        for i in going_on:
+            conversations[i].append({"role": "user", "content": asked[i][number]})
+            prompts.append(render_for_completion(engine.tokenizer, {"messages": conversations[i]}))
+        fits = [len(prompt) < engine.model.config.sequence_len for prompt in prompts]
+        samples = engine.generate_batch(
+            [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit],
+            max_tokens=max_tokens, temperature=0.0,
+        )  # fmt: skip
+        texts = iter(engine.completion_text(group[0]) for group in samples)
+        for i, fit in zip(going_on, fits, strict=True):
+            reply = next(texts) if fit else ""
+            conversations[i].append({"role": "assistant", "content": reply})
+    return [messages[-1]["content"] if messages else "" for messages in conversations]
+
+
+def exam_scores(engine: Engine) -> dict[str, Score]:
+    """The exam (`tinyworld/exam.py`): right answers within TinyWorld, and "I don't know" outside of it."""
+    replies = converse(engine, [question.turns for question in exam_questions()])
+    scores = {}
+    for outside, name in ((False, "exam"), (True, "exam, outside its world")):
+        right = [
+            question.marks(reply)
+            for question, reply in zip(exam_questions(), replies, strict=True)
+            if question.outside == outside
+        ]
+        scores[name] = Score(sum(right), len(right))
+    return scores
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:

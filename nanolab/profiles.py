@@ -105,7 +105,7 @@ class RLPlan:
 
 @dataclass(frozen=True)
 class Profile:
-    """The size of a whole run. Width is 64 * depth, as in nanochat."""
+    """The size of a whole run. Width is 64 * depth, as in nanochat, unless `width` says otherwise."""
 
     name: str
     depth: int
@@ -123,8 +123,17 @@ class Profile:
     embedding_lr: float = 0.2
     unembedding_lr: float = 0.004
     grad_clip: float = 1.0
+    width: int = 0
+    """channels of the residual stream; 0 for 64 * depth"""
     head_dim: int = 128
     """channels of an attention head, at most; nanochat has 128"""
+    value_embeddings: bool = False
+    """this part of the model of 2026 (see GPTConfig), and so the five below"""
+    residual_scalars: bool = False
+    smear: bool = False
+    backout: bool = False
+    qk_gain: float = 1.0
+    rotary_base: float = 10_000.0
     seed: int = 42
     device: str = "auto"
     """auto, cpu, cuda or mps"""
@@ -141,7 +150,7 @@ class Profile:
 
     @property
     def n_embd(self) -> int:
-        return 64 * self.depth
+        return self.width or 64 * self.depth
 
     @property
     def n_head(self) -> int:

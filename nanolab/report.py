@@ -10,7 +10,7 @@ from typing import Any
 from nanolab import worksheet
 from nanolab.chat import render_for_completion
 from nanolab.engine import Engine
-from nanolab.evals import Score, accuracy, choice_accuracy
+from nanolab.evals import Score, accuracy, choice_accuracy, exam_scores
 from nanolab.model import GPT
 from nanolab.paths import atomic_write
 from nanolab.profiles import STAGES
@@ -57,6 +57,7 @@ def evaluate(
     yield "TinyGSM, sampled", accuracy(engine, problems, count, max_tokens=64, temperature=1.0, seed=seed)
     yield "TinyMMLU", choice_accuracy(model, tokenizer, TinyMMLU(split="val", size=500), count)
     yield "TinyARC", choice_accuracy(model, tokenizer, TinyARC(split="val", size=500), count)
+    yield from exam_scores(engine).items()
 
 
 def reply(engine: Engine, question: str, *, max_tokens: int = 96) -> str:

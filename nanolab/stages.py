@@ -42,6 +42,9 @@ def model_config(profile: Profile) -> GPTConfig:
     return GPTConfig(
         sequence_len=profile.sequence_len, vocab_size=profile.vocab_size, n_layer=profile.depth,
         n_head=profile.n_head, n_kv_head=profile.n_head, n_embd=profile.n_embd,
+        value_embeddings=profile.value_embeddings, residual_scalars=profile.residual_scalars,
+        smear=profile.smear, backout=profile.backout, qk_gain=profile.qk_gain,
+        rotary_base=profile.rotary_base,
     )  # fmt: skip
 
 

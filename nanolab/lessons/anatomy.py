@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nanolab.compute import best_seconds
 from nanolab.data import PackedBatches
 from nanolab.errors import ConfigError
-from nanolab.model import GPT, GPTConfig, KVCache, norm, rotary_tables, rotate
+from nanolab.model import GATE_CHANNELS, GPT, GPTConfig, KVCache, norm, rotary_tables, rotate
 from nanolab.optim import LearningRates, Schedule, build_optimizers
 from nanolab.train import Diverged, StepRecord, fit
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from nanolab.tokenizer import Tokenizer
 
 PARTS = ("RMSNorm", "QK norm", "ReLU squared", "soft cap")
-"""What `Without` can leave out."""
+"""What `Without` can leave out, of the model of late 2025."""
+
+ADDED = ("value embeddings", "residual scalars", "smear", "backout")
+"""What `Without` can leave out, of the model of 2026, where the config has it."""
 
 Batch = tuple[Tensor, Tensor]
 
@@ -135,7 +138,7 @@ def attention_maps(model: GPT, ids: Tensor) -> Tensor:
     for q, k in queries_and_keys(model, ids):
         q, k = (norm(rotate(x[None], cos, sin))[0].transpose(0, 1) for x in (q, k))
         k = k.repeat_interleave(q.size(0) // k.size(0), dim=0)
-        scores = q @ k.transpose(1, 2) / model.config.head_dim**0.5
+        scores = q @ k.transpose(1, 2) * model.config.qk_gain**2 / model.config.head_dim**0.5
         maps.append(scores.masked_fill(ahead, float("-inf")).softmax(dim=-1))
     return torch.stack(maps)
 
@@ -184,8 +187,12 @@ def budget(config: GPTConfig) -> dict[str, tuple[int, int]]:
     width, layers = config.n_embd, config.n_layer
     attention = layers * (2 * width * width + 2 * width * config.n_kv_head * config.head_dim)
     mlp, table = layers * 8 * width * width, config.vocab_size * width
+    gates = sum(config.has_values_of_its_own(layer) for layer in range(layers))
+    attention += gates * GATE_CHANNELS * config.n_kv_head
+    values = gates * config.vocab_size * config.n_kv_head * config.head_dim
     return {
         "embedding": (table, 0),
+        **({"value embeddings": (values, 0)} if gates else {}),
         "attention, weights": (attention, 6 * attention),
         "attention, looking": (0, 12 * layers * width * config.sequence_len),
         "MLP": (mlp, 6 * mlp),
@@ -205,14 +212,15 @@ def shares(config: GPTConfig, column: int) -> dict[str, float]:
 class Without(GPT):
     """The same model with one part left out, written once more in a page. `part` "" leaves out nothing.
 
+    A part of 2026 is left out by its setting, the others here.
     Without RMSNorm the stream is not normed before blocks and head; without the QK norm queries and keys are
     not; instead of ReLU squared stands plain ReLU; without the soft cap logits may grow as they like.
     """
 
     def __init__(self, config: GPTConfig, part: str = "") -> None:
-        if part not in ("", *PARTS):
-            raise ConfigError(f"there is no part {part!r}.\nChoose one of: {', '.join(PARTS)}.")
-        super().__init__(config)
+        if part not in ("", *PARTS, *ADDED):
+            raise ConfigError(f"there is no part {part!r}.\nChoose one of: {', '.join((*PARTS, *ADDED))}.")
+        super().__init__(replace(config, **{part.replace(" ", "_"): False}) if part in ADDED else config)
         self.part = part
 
     def hidden(self, idx: Tensor, kv_cache: KVCache | None = None) -> Tensor:
@@ -221,13 +229,22 @@ class Without(GPT):
         shape = (*idx.shape, self.config.n_head, self.config.head_dim)
         normed: Callable[[Tensor], Tensor] = (lambda x: x) if part == "RMSNorm" else norm
         fitted: Callable[[Tensor], Tensor] = (lambda x: x) if part == "QK norm" else norm
-        x = normed(self.transformer["wte"](idx))
-        for block in self.blocks:
+        if part not in ("RMSNorm", "QK norm", "ReLU squared"):
+            return super().hidden(idx, kv_cache)
+        x = x0 = self.embed(idx, None, None) if part != "RMSNorm" else self.transformer["wte"](idx)
+        for layer, block in enumerate(self.blocks):
+            if self.config.residual_scalars:
+                x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * x0
             attn, h = block.attn, normed(x)
             q, k = (
-                fitted(rotate(c(h).view(shape), self.cos[:T], self.sin[:T])) for c in (attn.c_q, attn.c_k)
+                self.config.qk_gain * fitted(rotate(c(h).view(shape), self.cos[:T], self.sin[:T]))
+                for c in (attn.c_q, attn.c_k)
             )
-            heads = (q.transpose(1, 2), k.transpose(1, 2), attn.c_v(h).view(shape).transpose(1, 2))
+            v = attn.c_v(h).view(shape)
+            if attn.ve_gate is not None:
+                gate = 3 * torch.sigmoid(attn.ve_gate(h[..., :GATE_CHANNELS]))
+                v = v + gate.unsqueeze(-1) * self.value_embeds[str(layer)](idx).view(shape)
+            heads = (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
             mixed = F.scaled_dot_product_attention(*heads, is_causal=True)
             x = x + attn.c_proj(mixed.transpose(1, 2).flatten(2))
             wide = block.mlp.c_fc(normed(x)).relu()
