@@ -495,6 +495,48 @@ def test_impossible_problems_are_refused(bad):
 # Quizzes
 
 
+def reversed_answers(split: str) -> dict[str, list[str]]:
+    """Every subject that is an answer to a reversed question: all templates, all rows."""
+    found: dict[str, list[str]] = {}
+    for name, by_relation in load_prose("reversed").items():
+        for relation, templates in by_relation.items():
+            known = F.relations()[name, relation]
+            for row in F.table(name):
+                for template in templates["questions" if split == "train" else "held_out"]:
+                    if row[known.answer]:
+                        text = template.format_map(row)
+                        asked = text[0].upper() + text[1:]
+                        found.setdefault(asked, []).append(row[known.subject])
+    return found
+
+
+@pytest.mark.parametrize("make", [quiz.mmlu, quiz.arc])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_reversed_question_has_one_subject_in_the_whole_table(make, split):
+    answers, rng, seen = reversed_answers(split), random.Random(8), Counter()
+    for _ in range(3_000):
+        one = make(rng, split)
+        if one.question in answers:
+            (subject,) = answers[one.question]
+            assert one.choices[one.letters.index(one.letter)] == subject
+            assert subject.lower() not in one.question.lower()
+            seen[subject] += 1
+    assert 0.18 < seen.total() / 3_000 < 0.35 and len(seen) > 50
+
+
+def test_reversed_questions_of_training_are_not_those_of_validation():
+    training, validation = reversed_answers("train"), reversed_answers("val")
+    plain = {question for fact in FACTS for question in (*fact.questions, *fact.held_out_questions())}
+    assert not training.keys() & validation.keys() and not plain & (training.keys() | validation.keys())
+
+
+def test_what_two_things_share_is_not_asked_backwards():
+    asked = {fact.key for fact in quiz._reversible(tuple(quiz.TOPICS))}
+    assert ("units", "count", "a triangle") in asked and ("countries", "capital", "France") in asked
+    assert not asked & {("units", "count", "a dollar"), ("colours", "mixture", "red and green")}
+    assert ("countries", "capital", "Mexico") not in asked
+
+
 @pytest.mark.parametrize(("make", "sizes"), [(quiz.mmlu, {4}), (quiz.arc, {3, 4, 5})])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_quiz_has_exactly_one_right_letter(make, sizes, split):
@@ -506,6 +548,7 @@ def test_a_quiz_has_exactly_one_right_letter(make, sizes, split):
     for item in load_prose("explanations"):
         for frame in quiz.WHICH_SENTENCE if split == "train" else quiz.WHICH_SENTENCE_HELD_OUT:
             answers.setdefault(frame.format(q=item["question"]), set()).add(item["sentences"][0])
+    answers |= {question: set(subjects) for question, subjects in reversed_answers(split).items()}
     seen = set()
     for _ in range(2_000):
         one = make(rng, split)

@@ -110,7 +110,7 @@ class _TinyQuiz(_TinyTask, MultipleChoice):
 
 
 class TinyMMLU(_TinyQuiz):
-    """A fact of any topic, with four choices."""
+    """A fact of any topic, asked for its answer or for its subject, with four choices."""
 
     def get_example(self, index: int) -> Conversation:
         return self._conversation(quiz.mmlu(self._rng(index), self.split))
