@@ -34,7 +34,7 @@ from nanolab.tasks import (
     load_rows,
     multiple_choice,
 )
-from nanolab.tasks.spelling import COUNT, COUNT_HELD_OUT, SPELL, SPELL_HELD_OUT
+from nanolab.tasks.spelling import COUNT, LENGTH, SPELL, TYPED_SHARE
 from nanolab.tinyworld.words import held_out
 
 WORDS = [
@@ -358,30 +358,54 @@ def test_smoltalk_has_no_right_answer():
 # Spelling
 
 
+def spelled_word(conversation: dict) -> str:
+    """The word that the reply spells."""
+    return re.match(r"[a-z](-[a-z])+", reply(conversation))[0].replace("-", "")
+
+
+def blanked(conversation: dict) -> str:
+    """The question without its word, its one-letter words and its quotes, in lower case."""
+    asked = re.sub(rf"\b{spelled_word(conversation)}\b", "_", question(conversation)).replace('"', "")
+    return re.sub(r"\b[a-z]\b", "_", asked.lower().rstrip("?."))
+
+
 @pytest.mark.parametrize("task", [SimpleSpelling, SpellingBee])
 def test_words_and_phrasings_of_validation_are_never_in_training(task):
-    def seen(split):
-        """The words, and the phrasings with the word and the letter blanked."""
-        questions = [question(conversation) for conversation in task(split, WORDS, size=400)]
-        quoted = {text for asked in questions for text in asked.split('"')[1::2]}
-        return {word for word in quoted if len(word) > 1}, {
-            re.sub('"[a-z]+"', '""', asked) for asked in questions
-        }
-
-    (training, phrasings), (validation, held_out_phrasings) = seen("train"), seen("val")
-    assert training and not any(map(held_out, training))
-    assert validation and all(map(held_out, validation))
-    assert len(phrasings) >= 12 and len(held_out_phrasings) >= 3
+    training, validation, test = (list(task(split, size=2_000)) for split in ("train", "val", "test"))
+    words, held_out_words = ({*map(spelled_word, one)} for one in (training, validation + test))
+    assert words and not any(map(held_out, words))
+    assert held_out_words and all(map(held_out, held_out_words))
+    phrasings, held_out_phrasings = ({*map(blanked, one)} for one in (training, validation + test))
+    assert len(phrasings) >= 20 and len(held_out_phrasings) >= 8
     assert not phrasings & held_out_phrasings
 
 
-@pytest.mark.parametrize(("training", "evaluation"), [(SPELL, SPELL_HELD_OUT), (COUNT, COUNT_HELD_OUT)])
-def test_there_are_enough_phrasings_and_each_quotes_the_word(training, evaluation):
-    assert len(set(training)) >= 12 and len(set(evaluation)) >= 3
-    for phrasing in training + evaluation:
+@pytest.mark.parametrize("task", [SimpleSpelling, SpellingBee])
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_the_word_stands_in_the_question_with_quotes_or_as_people_type_it(task, split):
+    examples = list(task(split, WORDS, size=1_000))
+    typed = [example for example in examples if '"' not in question(example)]
+    for example in examples:
+        word = re.escape(spelled_word(example))
+        assert re.search(rf"(^| ){word}\b" if example in typed else rf' "{word}"', question(example))
+    assert len(typed) / len(examples) == pytest.approx(TYPED_SHARE[split], rel=0.15)
+    if split == "train":
+        assert sum(question(one) == question(one).lower() for one in typed) / len(typed) > 0.8
+
+
+@pytest.mark.parametrize("phrasings", [SPELL, COUNT, LENGTH])
+def test_there_are_enough_phrasings_and_each_names_the_word(phrasings):
+    for training, evaluation in (
+        (phrasings.quoted, phrasings.quoted_held_out),
+        (phrasings.typed, phrasings.typed_held_out),
+    ):
+        assert len(set(training)) == len(training) >= 8 and len(set(evaluation)) >= 3
+    for phrasing in phrasings.quoted + phrasings.quoted_held_out:
         assert ' "{word}"' in phrasing, (
             "quoted, and a blank before, else the quote joins the word in one token"
         )
+    for phrasing in phrasings.typed + phrasings.typed_held_out:
+        assert re.search(r"(^| )\{word\}($|[ ?.])", phrasing) and '"' not in phrasing
 
 
 @pytest.mark.parametrize("task", [SimpleSpelling, SpellingBee])
@@ -414,15 +438,25 @@ def test_a_spelling_must_be_whole_and_may_stand_in_a_sentence():
         assert not task.evaluate(conversation, wrong)
 
 
-def test_the_calculator_agrees_with_every_count():
-    task = SpellingBee("val", WORDS, size=200)
-    for conversation in task:
-        text, call, output, end = conversation["messages"][1]["content"]
-        word, letter = call["text"].split('"')[1::2]
-        assert (call["type"], output["type"]) == ("python", "python_output")
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_every_count_is_right_and_one_in_five_is_of_all_letters(split):
+    examples = list(SpellingBee(split, WORDS, size=500))
+    lengths = 0
+    for conversation in examples:
+        word, content = spelled_word(conversation), conversation["messages"][1]["content"]
+        if isinstance(content, str):
+            lengths += 1
+            letters = sum(1 for _ in word)
+            assert content == f"{'-'.join(word)} has {letters} letters.\n#### {letters}"
+            assert "letters" in question(conversation)
+            continue
+        text, call, output, end = content
+        called, letter = call["text"].split('"')[1::2]
+        assert called == word and (call["type"], output["type"]) == ("python", "python_output")
         assert calculate(call["text"]) == output["text"] == str(sum(1 for other in word if other == letter))
         assert text["text"].startswith("-".join(word)) and end["text"].endswith(f"\n#### {output['text']}")
-        assert f' "{word}"' in question(conversation) and f'"{letter}"' in question(conversation)
+        assert re.search(rf'(\b|"){letter}(\b|")', question(conversation).replace(word, ""))
+    assert 0.15 < lengths / len(examples) < 0.25
 
 
 def test_letters_that_are_not_in_the_word_are_asked_for_too():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
 import re
@@ -329,30 +330,79 @@ def steps_of(problem: P.Problem) -> list[tuple[int, str, int, int]]:
     return [(int(a), sign, int(b), int(result)) for a, sign, b, result in found]
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize("steps", [1, 2])
-def test_every_problem_is_worked_correctly(split, steps):
+SPLITS_AND_STEPS = [(split, steps) for split in ("train", "val") for steps in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module", params=SPLITS_AND_STEPS, ids=str)
+def drawn(request) -> tuple[str, int, list[P.Problem]]:
+    split, steps = request.param
     rng = random.Random(5)
-    for _ in range(3_000):
-        one = P.problem(rng, split, (steps,))
+    return split, steps, [P.problem(rng, split, (steps,)) for _ in range(2_000)]
+
+
+def test_every_problem_is_worked_correctly(drawn):
+    _, steps, problems = drawn
+    for one in problems:
         calls = steps_of(one)
-        assert len(calls) == steps
+        assert len(calls) == steps == one.answer_text.count("<<")
         for a, sign, b, result in calls:
-            check = {"+": a + b, "-": a - b, "*": a * b, "/": a / b}[sign]
-            assert check == result >= 0
+            assert {"+": a + b, "-": a - b, "*": a * b, "/": a / b}[sign] == result
             assert f"{a} {sign} {b} = <<{a}{sign}{b}={result}>>{result}" in one.answer_text
-        if steps == 2:
-            assert calls[1][0] == calls[0][3]
         assert one.answer_text.endswith(f"\n#### {one.answer}") and one.answer == calls[-1][3]
-        numbers = {int(number) for number in re.findall(r"\d+", one.question)}
-        assert numbers == {calls[0][0], *(b for _, _, b, _ in calls)}
+
+
+def test_a_problem_names_its_numbers_in_the_order_of_their_use(drawn):
+    """So every number of the answer is one of the question or the result of the step before."""
+    for one in drawn[2]:
+        calls = steps_of(one)
+        assert all(step[0] == before[3] for before, step in itertools.pairwise(calls))
+        used = [calls[0][0], *(b for _, _, b, _ in calls)]
+        assert [int(number) for number in re.findall(r"\d+", one.question)] == used
+        results = [result for call in calls for result in (call[3], call[3])]
+        figures = re.sub(r"\d+ [-+*/] \d+ = <<\d+[-+*/]\d+=", "", one.answer_text)
+        assert [int(number) for number in re.findall(r"\d+", figures)] == [*results, one.answer]
+
+
+def test_numbers_stay_small_and_at_least_two(drawn):
+    for one in drawn[2]:
+        for a, sign, b, result in steps_of(one):
+            assert min(a, b, result) >= 2 and b <= (12 if sign in "+-" else 9)
+            assert sign != "*" or a <= 9
+            assert sign != "/" or result <= 9
+        assert steps_of(one)[0][0] <= 81 and one.answer <= 81 + 12 + 12
+
+
+def test_problems_are_whole_sentences_or_typed_carelessly(drawn):
+    split, _, problems = drawn
+    careless = [one.question for one in problems if one.question == one.question.lower()]
+    assert len(careless) / len(problems) == pytest.approx({"train": 0.2, "val": 0.05}[split], rel=0.35)
+    assert not [question for question in careless if question[-1] in "?. "]
+    for one in problems:
         assert not re.search(r"[{}]|  ", one.question + one.answer_text)
+        assert one.question in careless or re.fullmatch(r"[A-Z0-9].*\?", one.question)
+        body = one.answer_text.splitlines()[0]
+        assert re.fullmatch(r"[A-Z].*\.", body) and "I " not in body
+
+
+def test_numbers_stand_before_plurals_and_each_before_a_singular(drawn):
+    prose = load_prose("problems")
+    pairs = [*prose["things"], *prose["boxes"], *(
+        ("person", "people"), ("child", "children"), ("chair", "chairs"), ("page", "pages"), ("row", "rows"),
+        ("dollar", "dollars"), ("girl", "girls"), ("boy", "boys"), ("friend", "friends"), ("day", "days"),
+        ("year", "years"),
+    )]  # fmt: skip
+    one_thing = "|".join(singular for singular, _ in pairs)
+    several = "|".join([*(plural for _, plural in pairs), *prose["foods"]])
+    for one in drawn[2]:
+        for text in (one.question, one.answer_text):
+            assert not re.search(rf"\d (more |red |full )?({one_thing})\b", text), text
+            assert not re.search(rf"\b(one|each|every) ({several})\b", text, re.IGNORECASE), text
 
 
 def test_problems_are_short():
     rng = random.Random(1)
     lengths = [len(P.problem(rng).question.split()) for _ in range(2_000)]
-    assert min(lengths) >= 13 and max(lengths) <= 30
+    assert min(lengths) >= 9 and max(lengths) <= 32
 
 
 def test_pairs_of_numbers_are_disjoint_between_the_splits():
@@ -381,10 +431,50 @@ def test_about_one_pair_in_five_is_held_out():
         assert 0.1 < kept / (kept + shown) < 0.3, sign
 
 
-def test_there_are_at_least_20_templates_of_every_kind_of_step():
-    assert len(P.ONE_STEP) + len(P.TWO_STEPS) >= 20
-    assert {template[0] for template in P.ONE_STEP} == set("+-*/")
-    assert {sign for template in P.TWO_STEPS for sign in template[0]} == set("+-*/")
+@pytest.mark.parametrize(("steps", "least"), [(1, 30), (2, 22), (3, 12)])
+def test_there_are_enough_templates_of_every_number_of_steps(steps, least):
+    templates = P.templates(steps)
+    assert len({question for _, question, _ in templates}) == len(templates) >= least
+    assert {sign for operations, _, _ in templates for sign in operations} == set("+-*/")
+
+
+def test_every_template_uses_what_it_should_and_nothing_else():
+    for steps in (1, 2, 3):
+        for operations, question, answer in P.templates(steps):
+            numbers = re.findall(r"\{([a-d])\}", question)
+            assert numbers == list("abcd"[: steps + 1]), question
+            assert re.findall(r"\{(one|two|three)\}", answer) == ["one", "two", "three"][:steps]
+            assert set(operations) <= set("+-*/") and len(operations) == steps
+            told = set(re.findall(r"\{(\w+)\}", answer)) - {"one", "two", "three"}
+            asked = re.findall(r"\{(\w+)\}", question)
+            alike = {"thing": "things", "things": "thing", "box": "boxes", "boxes": "box"}
+            assert all(word in asked or alike.get(word) in asked for word in told), answer
+
+
+def test_every_chain_of_operations_has_numbers_for_both_splits():
+    """With too few of them a template would be learnt by heart, and with none its drawing would not end."""
+    for operations in sorted({one[0] for steps in (1, 2, 3) for one in P.templates(steps)}):
+        for held in (False, True):
+            chains = [
+                result
+                for a, b in P.number_pairs(operations[0], held)
+                for result in chain_ends(P.work_out(a, operations[0], b), operations[1:], not held)
+            ]
+            assert len(chains) >= 7, (operations, held)
+
+
+def chain_ends(result: int, operations: str, training: bool) -> list[int]:
+    """The result of every way to go on, by brute force over the numbers that a step may have."""
+    if not operations:
+        return [result]
+    ends = []
+    for c in range(2, 13 if operations[0] in "+-" else 10):
+        following = {"+": result + c, "-": result - c, "*": result * c, "/": result / c}[operations[0]]
+        fits = following >= 2 and following == int(following)
+        small = {"*": result, "/": following}.get(operations[0], 0) <= 9
+        if fits and small and not (training and P.held_out_pair(result, operations[0], c)):
+            ends += chain_ends(int(following), operations[1:], training)
+    return ends
 
 
 @pytest.mark.parametrize(
@@ -396,13 +486,55 @@ def test_number_words(number, words):
     assert P.number_word(number) == words
 
 
-@pytest.mark.parametrize("bad", [{"split": "test"}, {"steps": ()}, {"steps": (3,)}])
+@pytest.mark.parametrize("bad", [{"split": "test"}, {"steps": ()}, {"steps": (4,)}, {"steps": (0, 1)}])
 def test_impossible_problems_are_refused(bad):
     with pytest.raises(ConfigError):
         P.problem(random.Random(0), **bad)
 
 
 # Quizzes
+
+
+def reversed_answers(split: str) -> dict[str, list[str]]:
+    """Every subject that is an answer to a reversed question: all templates, all rows."""
+    found: dict[str, list[str]] = {}
+    for name, by_relation in load_prose("reversed").items():
+        for relation, templates in by_relation.items():
+            known = F.relations()[name, relation]
+            for row in F.table(name):
+                for template in templates["questions" if split == "train" else "held_out"]:
+                    if row[known.answer]:
+                        text = template.format_map(row)
+                        asked = text[0].upper() + text[1:]
+                        found.setdefault(asked, []).append(row[known.subject])
+    return found
+
+
+@pytest.mark.parametrize("make", [quiz.mmlu, quiz.arc])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_reversed_question_has_one_subject_in_the_whole_table(make, split):
+    answers, rng, seen = reversed_answers(split), random.Random(8), Counter()
+    for _ in range(3_000):
+        one = make(rng, split)
+        if one.question in answers:
+            (subject,) = answers[one.question]
+            assert one.choices[one.letters.index(one.letter)] == subject
+            assert subject.lower() not in one.question.lower()
+            seen[subject] += 1
+    assert 0.18 < seen.total() / 3_000 < 0.35 and len(seen) > 50
+
+
+def test_reversed_questions_of_training_are_not_those_of_validation():
+    training, validation = reversed_answers("train"), reversed_answers("val")
+    plain = {question for fact in FACTS for question in (*fact.questions, *fact.held_out_questions())}
+    assert not training.keys() & validation.keys() and not plain & (training.keys() | validation.keys())
+
+
+def test_what_two_things_share_is_not_asked_backwards():
+    asked = {fact.key for fact in quiz._reversible(tuple(quiz.TOPICS))}
+    assert ("units", "count", "a triangle") in asked and ("countries", "capital", "France") in asked
+    assert not asked & {("units", "count", "a dollar"), ("colours", "mixture", "red and green")}
+    assert ("countries", "capital", "Mexico") not in asked
 
 
 @pytest.mark.parametrize(("make", "sizes"), [(quiz.mmlu, {4}), (quiz.arc, {3, 4, 5})])
@@ -416,6 +548,7 @@ def test_a_quiz_has_exactly_one_right_letter(make, sizes, split):
     for item in load_prose("explanations"):
         for frame in quiz.WHICH_SENTENCE if split == "train" else quiz.WHICH_SENTENCE_HELD_OUT:
             answers.setdefault(frame.format(q=item["question"]), set()).add(item["sentences"][0])
+    answers |= {question: set(subjects) for question, subjects in reversed_answers(split).items()}
     seen = set()
     for _ in range(2_000):
         one = make(rng, split)

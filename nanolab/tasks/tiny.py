@@ -110,7 +110,7 @@ class _TinyQuiz(_TinyTask, MultipleChoice):
 
 
 class TinyMMLU(_TinyQuiz):
-    """A fact of any topic, with four choices."""
+    """A fact of any topic, asked for its answer or for its subject, with four choices."""
 
     def get_example(self, index: int) -> Conversation:
         return self._conversation(quiz.mmlu(self._rng(index), self.split))
@@ -124,7 +124,7 @@ class TinyARC(_TinyQuiz):
 
 
 class TinyGSM(_TinyTask):
-    """Word problems of one or two steps, worked out and ending in `#### 7`.
+    """Word problems of one to three steps, worked out and ending in `#### 7`.
 
     The number of steps is drawn from `steps`. A problem of the split "val" begins with a pair of numbers
     that training never works with. `in_head` leaves the calculator out of the answers, as people do who
@@ -138,7 +138,7 @@ class TinyGSM(_TinyTask):
         split: str = "train",
         size: int | None = None,
         seed: int = 0,
-        steps: tuple[int, ...] = (1, 1, 2),
+        steps: tuple[int, ...] = (1, 1, 2, 2, 3),
         in_head: bool = False,
         **view: Any,
     ) -> None:

@@ -1,4 +1,4 @@
-"""Word problems of one and two steps, worked in the GSM8K style, with number pairs kept for evaluation.
+"""Word problems of one to three steps, worked in the GSM8K style, with number pairs kept for evaluation.
 
     Mia has 3 apples. Tom gives her 4 more ...   ->   Mia has 3 + 4 = <<3+4=7>>7 apples.
                                                       #### 7
@@ -12,224 +12,30 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from zlib import crc32
 
 from nanolab.errors import ConfigError
 from nanolab.tinyworld.facts import pick, sample
+from nanolab.tinyworld.stories import load_prose
 
 SMALL, LARGE, LARGEST_FACTOR = 2, 12, 9
 """Numbers of sums and differences run from SMALL to LARGE, factors from SMALL to LARGEST_FACTOR.
 
 The calculator does the sums; the model's part is to find the numbers in the question and to choose the
 operation. Copying is the hard part at this size, and longer numbers make it harder. That is why questions
-name `a`, `b` and `c` in the order of their use, and why base text has worked problems too.
+name their numbers in the order of their use, and why base text has worked problems too.
 """
+
+CARELESS_SHARE = {"train": 0.2, "val": 0.05}
+"""Share of the questions typed as people do who are in a hurry: "tom has 6 apples ... does he have"."""
 
 NAMES = (
     "Mia", "Tom", "Anna", "Ben", "Lily", "Sam", "Zoe", "Max", "Emma", "Leo", "Nina", "Paul",
     "Sara", "Jack", "Ella", "Omar", "Ruby", "Noah", "Ivy", "Hugo", "Maya", "Finn", "Lucy", "Adam",
 )  # fmt: skip
-THINGS = (
-    ("apple", "apples"), ("pencil", "pencils"), ("sticker", "stickers"), ("marble", "marbles"),
-    ("book", "books"), ("shell", "shells"), ("card", "cards"), ("coin", "coins"), ("button", "buttons"),
-    ("stamp", "stamps"), ("balloon", "balloons"), ("flower", "flowers"), ("stone", "stones"),
-    ("toy", "toys"), ("ball", "balls"), ("pen", "pens"), ("egg", "eggs"), ("leaf", "leaves"),
-)  # fmt: skip
-FOODS = (
-    ("apple", "apples"), ("pear", "pears"), ("plum", "plums"), ("cookie", "cookies"), ("grape", "grapes"),
-    ("cherry", "cherries"), ("nut", "nuts"), ("carrot", "carrots"), ("peach", "peaches"), ("date", "dates"),
-)  # fmt: skip
-BOXES = (("box", "boxes"), ("bag", "bags"), ("basket", "baskets"), ("jar", "jars"), ("tin", "tins"))
-
-ONE_STEP = (
-    (
-        "+",
-        "{x} has {a} {things}. {y} gives {x} {b} more. How many {things} does {x} have now?",
-        "{x} has {one} {things}.",
-    ),
-    (
-        "+",
-        "{x} finds {a} {things} at dawn and {b} in the evening. How many {things} does {x} find in all?",
-        "{x} finds {one} {things}.",
-    ),
-    (
-        "+",
-        "{x} has {a} {things} and {y} has {b} {things}. How many {things} do they have together?",
-        "They have {one} {things}.",
-    ),
-    (
-        "+",
-        "There are {a} {things} on a table. {x} puts {b} more on it. How many {things} are on the table?",
-        "There are {one} {things} on the table.",
-    ),
-    (
-        "+",
-        "A bus has {a} people in it. At the next stop {b} more get on. How many people are in the bus?",
-        "There are {one} people in the bus.",
-    ),
-    (
-        "+",
-        "{x} reads {a} pages on Monday and {b} pages on Tuesday. How many pages does {x} read in both days?",
-        "{x} reads {one} pages.",
-    ),
-    (
-        "+",
-        "{x} is {a} years old. How old will {x} be in {b} years from now, if all goes well?",
-        "{x} will be {one} years old.",
-    ),
-    (
-        "-",
-        "{x} has {a} {things}. {x} gives {b} of them to {y}. How many {things} does {x} have left?",
-        "{x} has {one} {things} left.",
-    ),
-    (
-        "-",
-        "There are {a} {foods} in a bowl. {x} eats {b} of them. How many {foods} are left in the bowl?",
-        "There are {one} {foods} left.",
-    ),
-    (
-        "-",
-        "{x} has {a} {things} but loses {b} of them on the way home. How many {things} are left?",
-        "{x} has {one} {things} left.",
-    ),
-    (
-        "-",
-        "{x} has {a} {things} and {y} has {b} {things}. How many more {things} does {x} have than {y}?",
-        "{x} has {one} more {things}.",
-    ),
-    (
-        "-",
-        "A bus has {a} people in it. At the next stop {b} people get off. How many people stay in the bus?",
-        "There are {one} people in the bus.",
-    ),
-    (
-        "-",
-        "{x} wants to read {a} pages today. {x} has read {b} pages so far. How many pages are left to read?",
-        "There are {one} pages left.",
-    ),
-    (
-        "*",
-        "{x} has {a} {boxes}. Each {box} holds {b} {things}. How many {things} does {x} have in all?",
-        "{x} has {one} {things}.",
-    ),
-    (
-        "*",
-        "{x} buys {a} {things} that cost {b} dollars each. How many dollars does {x} pay for them?",
-        "{x} pays {one} dollars.",
-    ),
-    (
-        "*",
-        "There are {a} rows of chairs in a room. Each row has {b} chairs. How many chairs are in the room?",
-        "There are {one} chairs.",
-    ),
-    (
-        "*",
-        "For {a} days {x} reads {b} pages every day. How many pages does {x} read in all?",
-        "{x} reads {one} pages.",
-    ),
-    (
-        "*",
-        "{x} has {a} friends and gives {b} {things} to each. How many {things} does {x} give away in all?",
-        "{x} gives away {one} {things}.",
-    ),
-    (
-        "/",
-        "{x} shares {a} {things} equally among {b} friends. How many {things} does each friend get from {x}?",
-        "Each friend gets {one} {things}.",
-    ),
-    (
-        "/",
-        "{x} puts {a} {things} into {b} {boxes}, the same number in each. How many are in each {box}?",
-        "Each {box} has {one} {things}.",
-    ),
-    (
-        "/",
-        "{x} pays {a} dollars for {b} {things} of the same price. How many dollars does one {thing} cost?",
-        "One {thing} costs {one} dollars.",
-    ),
-    (
-        "/",
-        "{a} children stand in {b} rows of the same length. How many children stand in each of the rows?",
-        "Each row has {one} children.",
-    ),
-)
-"""(operation, question, answer): `{one}` becomes the worked step."""
-
-TWO_STEPS = (
-    (
-        "++",
-        "{x} has {a} {things}. {y} gives {x} {b} more, then {x} finds {c}. How many {things} does {x} have?",
-        "{x} gets {one} {things}. Then {x} has {two} {things}.",
-    ),
-    (
-        "+-",
-        "{x} has {a} {things} and buys {b} more. Then {x} gives {c} to {y}. How many {things} are left?",
-        "{x} gets {one} {things}. Then {x} has {two} {things}.",
-    ),
-    (
-        "+-",
-        "{x} picks {a} {foods} and {y} picks {b}. Together they eat {c} {foods}. How many {foods} are left?",
-        "They pick {one} {foods}. Then {two} {foods} are left.",
-    ),
-    (
-        "--",
-        "{x} has {a} {things}. {x} gives {b} to {y} and then loses {c}. How many {things} are left for {x}?",
-        "{x} keeps {one} {things}. Then {x} has {two} {things}.",
-    ),
-    (
-        "-+",
-        "A bus has {a} people in it. At one stop {b} get off and {c} get on. How many people are in the bus?",
-        "After some leave there are {one} people. Then there are {two} people.",
-    ),
-    (
-        "-+",
-        "{x} has {a} {foods} and eats {b}. Then {y} brings {c} more. How many {foods} does {x} have now?",
-        "{x} keeps {one} {foods}. Then {x} has {two} {foods}.",
-    ),
-    (
-        "*+",
-        "{x} has {a} {boxes} with {b} {things} in each, and {c} more. How many {things} does {x} have?",
-        "The {boxes} hold {one} {things}. Then {x} has {two} {things}.",
-    ),
-    (
-        "*-",
-        "{x} has {a} {boxes} with {b} {things} in each, and gives {c} away. How many {things} are left?",
-        "The {boxes} hold {one} {things}. Then {x} has {two} {things}.",
-    ),
-    (
-        "*-",
-        "{x} buys {a} {things} for {b} dollars each and gets {c} dollars back. How much did {x} spend?",
-        "{x} pays {one} dollars. Then {x} has spent {two} dollars.",
-    ),
-    (
-        "+*",
-        "{x} has {a} red {boxes} and {b} blue ones. Each holds {c} {things}. How many {things} are there?",
-        "{x} has {one} {boxes}. They hold {two} {things}.",
-    ),
-    (
-        "-*",
-        "{x} has {a} {boxes}, but {b} are empty. The others hold {c} {things} each. How many is that?",
-        "There are {one} full {boxes}. They hold {two} {things}.",
-    ),
-    (
-        "+/",
-        "{x} has {a} {things} and {y} has {b}. They share all among {c} friends. How many does each get?",
-        "They have {one} {things}. Each friend gets {two} {things}.",
-    ),
-    (
-        "-/",
-        "{x} has {a} {foods}, eats {b} and puts the rest into {c} equal {boxes}. How many are in each {box}?",
-        "{x} has {one} {foods} left. Each {box} has {two} {foods}.",
-    ),
-    (
-        "/+",
-        "{x} shares {a} {things} among {b} friends. One of them, {y}, had {c}. How many does {y} have now?",
-        "Each friend gets {one} {things}. Then {y} has {two} {things}.",
-    ),
-)
-"""(both operations, question, answer): the second step works on the result of the first and `{c}`."""
 
 
 @dataclass(frozen=True)
@@ -275,8 +81,8 @@ def number_pairs(operation: str, held_out: bool) -> tuple[tuple[int, int], ...]:
 
 
 @cache
-def _second_numbers(result: int, operation: str, training: bool) -> tuple[int, ...]:
-    """Every number that may follow `result` in a second step."""
+def _next_numbers(result: int, operation: str, training: bool) -> tuple[int, ...]:
+    """Every number that may follow `result` in a further step."""
     largest = LARGE if operation in "+-" else LARGEST_FACTOR
     if operation == "*" and result > LARGEST_FACTOR:
         return ()
@@ -289,41 +95,64 @@ def _second_numbers(result: int, operation: str, training: bool) -> tuple[int, .
     )
 
 
-def _call(a: int, operation: str, b: int) -> str:
-    result = work_out(a, operation, b)
-    return f"{a} {operation} {b} = <<{a}{operation}{b}={result}>>{result}"
+def _numbers(rng: random.Random, operations: str, training: bool) -> list[int]:
+    """Numbers for a chain of `operations`, each of which works on the result of the one before."""
+    while True:
+        a, b = pick(rng, number_pairs(operations[0], not training))
+        numbers, result = [a, b], work_out(a, operations[0], b)
+        for operation in operations[1:]:
+            following = _next_numbers(result, operation, training)
+            if not following:
+                break
+            numbers.append(pick(rng, following))
+            result = work_out(result, operation, numbers[-1])
+        else:
+            return numbers
 
 
-def problem(rng: random.Random, split: str = "train", steps: tuple[int, ...] = (1, 1, 2)) -> Problem:
+@cache
+def templates(steps: int) -> tuple[tuple[str, str, str], ...]:
+    """`(operations, question, answer)` of every kind of problem with so many steps.
+
+    The question names the numbers `{a}`, `{b}`, ... in the order of their use; in the answer `{one}`,
+    `{two}` and `{three}` become the worked steps.
+    """
+    rows = load_prose("problems")["problems"]
+    return tuple(
+        (operations, question, answer) for operations, question, answer in rows if len(operations) == steps
+    )
+
+
+def problem(rng: random.Random, split: str = "train", steps: Sequence[int] = (1, 1, 2, 2, 3)) -> Problem:
     """A word problem with one of `steps` steps. Raises ConfigError for an unknown split or number of steps.
 
-    In training no step has a held-out pair of numbers; elsewhere the first step has one.
+    In training no step has a held-out pair of numbers; in validation the first step has one.
     """
-    if split not in ("train", "val") or not steps or any(step not in (1, 2) for step in steps):
+    if split not in ("train", "val") or not steps or any(step not in (1, 2, 3) for step in steps):
         raise ConfigError(
-            f"no problems for split={split!r}, steps={steps}.\nUse 'train' or 'val', and steps of 1 and 2."
+            f"no problems for split={split!r}, steps={steps}.\nUse 'train' or 'val', and steps from 1 to 3."
         )
-    training = split == "train"
-    operations, question, answer = pick(rng, ONE_STEP if pick(rng, steps) == 1 else TWO_STEPS)
-    first, second = operations[0], operations[1:]
-    while True:
-        a, b = pick(rng, number_pairs(first, not training))
-        result, calls, c = work_out(a, first, b), {"one": _call(a, first, b)}, 0
-        if not second:
-            break
-        if numbers := _second_numbers(result, second, training):
-            c = pick(rng, numbers)
-            calls["two"] = _call(result, second, c)
-            result = work_out(result, second, c)
-            break
+    operations, question, answer = pick(rng, templates(pick(rng, steps)))
+    result, *others = _numbers(rng, operations, split == "train")
+    numbers, calls = dict(zip("abcd", (result, *others), strict=False)), {}
+    for name, operation, number in zip(("one", "two", "three"), operations, others, strict=False):
+        made = work_out(result, operation, number)
+        calls[name] = f"{result} {operation} {number} = <<{result}{operation}{number}={made}>>{made}"
+        result = made
+    words = _words(rng)
+    asked = question.format(**numbers, **words)
+    if rng.random() < CARELESS_SHARE[split]:
+        asked = asked.lower().removesuffix("?")
+    return Problem(asked, f"{answer.format(**calls, **words)}\n#### {result}", result)
+
+
+def _words(rng: random.Random) -> Mapping[str, str]:
+    """Two people, a thing, a food and a box to tell the problem with."""
+    prose = load_prose("problems")
     x, y = sample(rng, NAMES, 2)
-    (thing, things), (_, foods), (box, boxes) = pick(rng, THINGS), pick(rng, FOODS), pick(rng, BOXES)
-    words = {"x": x, "y": y, "thing": thing, "things": things, "foods": foods, "box": box, "boxes": boxes}
-    return Problem(
-        question=question.format(a=a, b=b, c=c, **words),
-        answer_text=f"{answer.format(**calls, **words)}\n#### {result}",
-        answer=result,
-    )
+    (thing, things), (box, boxes) = pick(rng, prose["things"]), pick(rng, prose["boxes"])
+    foods = pick(rng, prose["foods"])
+    return {"x": x, "y": y, "thing": thing, "things": things, "foods": foods, "box": box, "boxes": boxes}
 
 
 _ONES = [

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, facts, pick, sample
+from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, facts, fill, pick, sample
 from nanolab.tinyworld.stories import load_prose
 
 LETTERS = "ABCDE"
@@ -37,6 +39,9 @@ WHICH_SENTENCE_HELD_OUT = ("Choose the sentence that explains it. {q}",)
 EXPLANATION_SHARE = 0.25
 """Share of TinyARC that asks why or how, with sentences to choose from."""
 
+REVERSED_SHARE = 0.3
+"""Share of the questions about facts that give the answer and ask for the subject."""
+
 
 @dataclass(frozen=True)
 class Quiz:
@@ -54,7 +59,7 @@ class Quiz:
 
 def mmlu(rng: random.Random, split: str = "train") -> Quiz:
     """Any fact, with four choices."""
-    return _about_fact(rng, split, _pool(tuple(TOPICS), 3).draw(rng), 4)
+    return _about_fact(rng, split, tuple(TOPICS), 3, 4)
 
 
 def arc(rng: random.Random, split: str = "train") -> Quiz:
@@ -62,7 +67,7 @@ def arc(rng: random.Random, split: str = "train") -> Quiz:
     count = pick(rng, (3, 4, 4, 4, 5))
     if rng.random() < EXPLANATION_SHARE:
         return _about_explanation(rng, split, count)
-    return _about_fact(rng, split, _pool(EVERYDAY, 2).draw(rng), count)
+    return _about_fact(rng, split, EVERYDAY, 2, count)
 
 
 @cache
@@ -78,9 +83,64 @@ def _pool(tables: tuple[str, ...], wrong: int) -> Weighted[Fact]:
     )
 
 
-def _about_fact(rng: random.Random, split: str, fact: Fact, count: int) -> Quiz:
+def _about_fact(rng: random.Random, split: str, tables: tuple[str, ...], wrong: int, count: int) -> Quiz:
+    if rng.random() < REVERSED_SHARE:
+        fact = _reversible(tables).draw(rng)
+        question = pick(rng, reversed_questions(fact, split))
+        return _shuffle(
+            rng, question, fact.subject, _other_subjects(rng, fact, count - 1), TOPICS[fact.table]
+        )
+    fact = _pool(tables, wrong).draw(rng)
     question = fact.question(rng) if split == "train" else pick(rng, fact.held_out_questions())
     return _shuffle(rng, question, fact.answer, fact.distractors(rng, count - 1), TOPICS[fact.table])
+
+
+def reversed_questions(fact: Fact, split: str) -> list[str]:
+    """Questions that name the fact's answer and ask for its subject; none where its relation has no such."""
+    relation = load_prose("reversed").get(fact.table, {}).get(fact.relation, {})
+    return [fill(one, fact.row) for one in relation.get("questions" if split == "train" else "held_out", ())]
+
+
+@cache
+def _reversible(tables: tuple[str, ...]) -> Weighted[Fact]:
+    """The facts of `tables` that are the only answer to each of their reversed questions.
+
+    "What has 3 sides?" has one answer, "What has 100 cents?" has two. A capital such as Mexico City gives
+    its country away.
+    """
+    asked = {
+        fact: [q for split in ("train", "val") for q in reversed_questions(fact, split)] for fact in facts()
+    }
+    times = Counter(question for questions in asked.values() for question in questions)
+    return Weighted(
+        [
+            (fact, TIER_WEIGHT[fact.tier])
+            for fact, questions in asked.items()
+            if fact.table in tables
+            and questions
+            and all(times[one] == 1 and fact.subject.lower() not in one.lower() for one in questions)
+        ]
+    )
+
+
+@cache
+def _alike() -> Mapping[tuple[str, str], list[Fact]]:
+    """The facts of each relation."""
+    groups: dict[tuple[str, str], list[Fact]] = {}
+    for fact in facts():
+        groups.setdefault((fact.table, fact.relation), []).append(fact)
+    return groups
+
+
+def _other_subjects(rng: random.Random, fact: Fact, n: int) -> list[str]:
+    """`n` other subjects of the fact's relation, those of its own tier first; none says the answer itself."""
+    others = [
+        other
+        for other in _alike()[fact.table, fact.relation]
+        if other.subject != fact.subject and fact.answer.lower() not in other.subject.lower().split()
+    ]
+    mixed = sample(rng, others, len(others))
+    return [other.subject for other in sorted(mixed, key=lambda other: other.tier != fact.tier)[:n]]
 
 
 def _about_explanation(rng: random.Random, split: str, count: int) -> Quiz:
