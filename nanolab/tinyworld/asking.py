@@ -88,12 +88,22 @@ def put(
     casual_share: float = CASUAL_SHARE,
 ) -> str:
     """The question as it is asked: bare in validation; in training in a frame, or typed in haste."""
+    if not question.endswith(("?", ".", "!")):  # it is short already
+        return question if split != "train" else in_haste(rng, question)
+    question = capitalise(question)
     if split != "train":
         return question
     if rng.random() < casual_share:
         return pick(rng, CASUAL_FRAMES).format(q=casual(rng, question))
     frame = pick(rng, frames)
     return capitalise(frame.format(q=_lower_start(question) if frame == "And {q}" else question))
+
+
+def in_haste(rng: random.Random, short: str) -> str:
+    """A short question, mostly in lower case, now and then with a question mark."""
+    short = short.lower() if rng.random() < 0.8 else short
+    short = short if short.endswith("?") or rng.random() < 0.75 else f"{short}?"
+    return pick(rng, CASUAL_FRAMES).format(q=short)
 
 
 def ask(rng: random.Random, fact: Fact, split: str, frames: Sequence[str] = FRAMES) -> Messages:
@@ -108,15 +118,8 @@ def training_question(rng: random.Random, fact: Fact, frames: Sequence[str] = FR
     """A question for `fact`. Half of those in haste are short ones, half are whole ones made short."""
     half = CASUAL_SHARE / 2
     if rng.random() < half:
-        return pick(rng, CASUAL_FRAMES).format(q=short_question(rng, fact))
+        return in_haste(rng, pick(rng, short_questions(fact)))
     return put(rng, fact.question(rng), "train", frames, casual_share=half / (1 - half))
-
-
-def short_question(rng: random.Random, fact: Fact) -> str:
-    """One of the fact's short questions, mostly in lower case, now and then with a question mark."""
-    short = pick(rng, short_questions(fact))
-    short = short.lower() if rng.random() < 0.8 else short
-    return short if short.endswith("?") or rng.random() < 0.75 else f"{short}?"
 
 
 @cache

@@ -39,7 +39,7 @@ def comparison(rng: random.Random, split: str) -> Messages:
         answer = f"{'Yes' if right else 'No'}. {answer}"
     else:
         template = phrasing(rng, way["ask"], split)
-    return turn(put(rng, capitalise(template.format(x=x, y=y)), split), answer)
+    return turn(put(rng, template.format(x=x, y=y), split), answer)
 
 
 def pair(rng: random.Random, scale: Mapping[str, Any]) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from functools import cache, partial
 from zlib import crc32
 
 from nanolab.errors import ConfigError
-from nanolab.tinyworld.asking import short_question
+from nanolab.tinyworld.asking import short_questions
 from nanolab.tinyworld.comparing import sentence
 from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, by_subject, capitalise, facts, pick, sample
 from nanolab.tinyworld.problems import OPERATION_WORDS, number_word, problem, sum_pair
@@ -151,8 +151,12 @@ def _about_one(several: Weighted[list[Fact]], rng: random.Random) -> str:
 
 
 def _about_alike(by_fact: Weighted[Fact], rng: random.Random) -> str:
-    drawn = [by_fact.draw(rng) for _ in range(2 + int(rng.random() * 3))]
-    return _tell(rng, list({fact.subject: fact for fact in drawn}.values()))
+    count = 2 + int(rng.random() * 3)
+    drawn: dict[str, Fact] = {}
+    while len(drawn) < count:
+        fact = by_fact.draw(rng)
+        drawn[fact.subject] = fact
+    return _tell(rng, list(drawn.values()))
 
 
 def _tell(rng: random.Random, group: list[Fact]) -> str:
@@ -164,7 +168,8 @@ def _tell(rng: random.Random, group: list[Fact]) -> str:
 
 def _question(rng: random.Random, fact: Fact) -> str:
     if rng.random() < SHORT_SHARE:
-        return f"{short_question(rng, fact).rstrip('?')}?"
+        short = pick(rng, short_questions(fact)).rstrip("?")
+        return f"{short.lower() if rng.random() < 0.7 else short}?"
     return fact.question(rng)
 
 

@@ -32,7 +32,7 @@ def listing(rng: random.Random, split: str) -> Messages:
         said = pick(rng, (number_word(count), number_word(count), str(count)))
         said = "some" if count == 3 and rng.random() < 0.15 else said
         question = phrasing(rng, lists["several"], split).format(n=said, many=group["many"])
-    return turn(put(rng, capitalise(question), split), answer(rng, group, count))
+    return turn(put(rng, question, split), answer(rng, group, count))
 
 
 def answer(rng: random.Random, group: dict[str, Any], count: int) -> str:

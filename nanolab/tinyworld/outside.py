@@ -14,7 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from nanolab.tinyworld.asking import Messages, ask, put, training_question, turn
-from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, fill, pick, relations, table, with_article
+from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, pick, relations, table, with_article
 from nanolab.tinyworld.following import again, facts_of
 from nanolab.tinyworld.stories import load_prose
 
@@ -90,7 +90,8 @@ def _row(column: str, name: str) -> Mapping[str, str]:
 def unknown_relation(rng: random.Random, split: str) -> Messages:
     """Something that nobody here was told about a known subject: "population of france"."""
     name, ways = pick(rng, _unknown_relations(split))
-    return turn(put(rng, fill(pick(rng, ways), _rows(name).draw(rng)), split), reply())
+    question = pick(rng, ways).format_map(_rows(name).draw(rng))
+    return turn(put(rng, question, split), reply())
 
 
 @cache

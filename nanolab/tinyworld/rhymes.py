@@ -1,4 +1,4 @@
-"""Jokes, short poems and haiku."""
+"""Jokes, short poems, haiku and very short stories."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from nanolab.tinyworld.facts import pick
 from nanolab.tinyworld.stories import load_prose
 
 ABOUT_SHARE = 0.4
-"""Share of the poems that are asked for by what they are about."""
+"""Share of the poems and stories that are asked for by what they are about."""
 
 
 def rhyme(rng: random.Random, split: str) -> Messages:
-    """A joke, a poem or a haiku, in that order of likelihood."""
-    kind = pick(rng, ("jokes", "jokes", "jokes", "poems", "poems", "haiku"))
+    """A joke, a poem, a haiku or a story, the joke most often."""
+    kind = pick(rng, ("jokes", "jokes", "jokes", "poems", "poems", "haiku", "stories"))
     prose = load_prose("rhymes")[kind]
     told = pick(rng, prose["tell"])
     if kind == "jokes":

@@ -145,7 +145,7 @@ def one_fact(rng: random.Random, split: str) -> Messages:
 def about(rng: random.Random, split: str) -> Messages:
     """A question for all that is known about a subject, answered by its first two facts."""
     subject, told = _subjects().draw(rng)
-    question = capitalise(phrasing(rng, ABOUT, split).format(s=subject))
+    question = phrasing(rng, ABOUT, split).format(s=subject)
     return turn(put(rng, question, split, frames=("{q}",)), told)
 
 
