@@ -1,4 +1,4 @@
-"""TinyWorld: its facts, documents, problems, quizzes and talk."""
+"""TinyWorld: its facts, documents, problems and quizzes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from nanolab.errors import ConfigError, DataError
 from nanolab.tinyworld import documents as docs
 from nanolab.tinyworld import facts as F
 from nanolab.tinyworld import problems as P
-from nanolab.tinyworld import quiz, talk
+from nanolab.tinyworld import quiz
+from nanolab.tinyworld.asking import bare, short_questions
 from nanolab.tinyworld.stories import load_prose
 from nanolab.tinyworld.words import held_out
 
@@ -53,6 +54,13 @@ def test_every_relation_has_enough_phrasings():
     for relation in F.relations().values():
         for templates, least in ((relation.statements, 8), (relation.questions, 12), (relation.held_out, 4)):
             assert len(set(templates)) == len(templates) >= least, relation.name
+        for templates, least in (
+            (relation.short, 4),
+            (relation.follow, 0),
+            (relation.yes_no, 0),
+            (relation.either, 0),
+        ):
+            assert len(set(templates)) == len(templates) >= least, relation.name
 
 
 def test_every_sentence_renders_whole():
@@ -84,12 +92,17 @@ def test_no_question_gives_its_answer_away():
 
 
 def test_no_training_question_is_a_held_out_one():
-    def plain(question: str) -> str:
-        return re.sub(r"\W+", " ", question).strip().lower()
-
-    training = {plain(question) for fact in FACTS for question in fact.questions}
-    held = {plain(question) for fact in FACTS for question in fact.held_out_questions()}
+    training = {bare(question) for fact in FACTS for question in (*fact.questions, *fact.short)}
+    held = {bare(question) for fact in FACTS for question in fact.held_out_questions()}
     assert not training & held
+
+
+def test_no_short_question_has_two_different_answers():
+    answers: dict[str, str] = {}
+    for fact in FACTS:
+        assert len(short_questions(fact)) >= 4
+        for question in short_questions(fact):
+            assert answers.setdefault(bare(question), fact.answer) == fact.answer, question
 
 
 def test_no_question_has_two_different_answers():
@@ -264,6 +277,19 @@ def test_documents_show_no_held_out_pair_of_numbers(training):
     sums = [found for text in training for found in re.findall(r"(\d+) ([-+*/]) (\d+) (?:=|makes|is)", text)]
     assert len(sums) > 500
     assert not [(a, sign, b) for a, sign, b in sums if P.held_out_pair(int(a), sign, int(b))]
+
+
+def test_documents_compare_and_ask_in_short(training):
+    told = {say for one in load_prose("comparing")["superlatives"] if (say := one["say"])}
+    assert sum(text.startswith(tuple(told)) or " than " in text for text in training) > 100
+    short = {f"{question.rstrip('?').lower()}?" for fact in FACTS for question in fact.short}
+    assert (
+        sum(
+            any(question in short for question in re.findall(r"(?:^|(?<=\. ))[a-z0-9][^.?]*\?", text))
+            for text in training
+        )
+        > 500
+    )
 
 
 def test_worked_problems_in_the_text_are_worked_right_and_without_calls(training):
@@ -571,72 +597,3 @@ def test_the_right_letter_is_uniform():
 
 def test_every_table_has_a_topic():
     assert {fact.table for fact in FACTS} <= set(quiz.TOPICS) and set(quiz.EVERYDAY) <= set(quiz.TOPICS)
-
-
-# Talk
-
-
-def texts(messages, role):
-    return [message["content"] for message in messages if message["role"] == role]
-
-
-def test_talk_alternates_and_is_clean():
-    rng = random.Random(6)
-    for split in ("train", "val"):
-        for _ in range(3_000):
-            messages = talk.talk(rng, split)
-            assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
-            assert 2 <= len(messages) <= 8
-            for message in messages:
-                assert message["content"] == message["content"].strip()
-                assert message["content"] and not re.search(r"[{}]|  ", message["content"])
-
-
-def test_about_four_conversations_in_five_ask_for_a_fact():
-    canonical = {fact.canonical() for fact in FACTS}
-    rng = random.Random(7)
-    asked = sum(
-        any(
-            text in canonical or text.split(" ", 2)[-1] in canonical
-            for text in texts(talk.talk(rng), "assistant")
-        )
-        for _ in range(4_000)
-    )
-    assert asked / 4_000 == pytest.approx(0.79, abs=0.04)
-
-
-def test_training_talk_never_uses_what_validation_asks():
-    rng = random.Random(8)
-
-    def plain(text: str) -> str:
-        return re.sub(r"\W+", " ", text).strip().lower()
-
-    held = {plain(question) for fact in FACTS for question in fact.held_out_questions()}
-    held |= {plain(phrasings[-1]) for phrasings, _ in (*talk.IDENTITY, *talk.SMALL_TALK)}
-    asked = {plain(text) for _ in range(20_000) for text in texts(talk.talk(rng, "train"), "user")}
-    assert not held & asked
-
-
-def test_validation_talk_asks_for_facts_in_held_out_phrasings_only():
-    rng = random.Random(9)
-    training = {question for fact in FACTS for question in fact.questions}
-    asked = [text for _ in range(1_000) for text in texts(talk.talk(rng, "val"), "user")]
-    assert sum(text in training for text in asked) == 0
-    held = {question for fact in FACTS for question in fact.held_out_questions()}
-    assert sum(text in held for text in asked) > 600
-
-
-def test_there_is_enough_small_talk():
-    assert len(talk.SMALL_TALK) >= 25 and len(talk.IDENTITY) >= 15
-    for phrasings, replies in (*talk.SMALL_TALK, *talk.IDENTITY):
-        assert len(set(phrasings)) == len(phrasings) >= 4 and len(set(replies)) == len(replies) >= 2
-    said = Counter(text for phrasings, _ in (*talk.SMALL_TALK, *talk.IDENTITY) for text in phrasings)
-    assert said.most_common(1)[0][1] == 1
-
-
-def test_identity_names_nanolab():
-    rng = random.Random(0)
-    for split in ("train", "val"):
-        assert all("nanolab" in texts(talk.identity(rng, split), "assistant")[-1] for _ in range(500))
-    for _, replies in talk.IDENTITY:
-        assert any("nanolab" in reply for reply in replies)

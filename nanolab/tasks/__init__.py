@@ -5,6 +5,7 @@ from nanolab.tasks.base import Conversation, MultipleChoice, Task, TaskMixture, 
 from nanolab.tasks.customjson import CustomJSON
 from nanolab.tasks.gsm8k import GSM8K, extract_answer
 from nanolab.tasks.mmlu import MMLU
+from nanolab.tasks.outside import OutsideQuestions
 from nanolab.tasks.smoltalk import SmolTalk
 from nanolab.tasks.spelling import SimpleSpelling, SpellingBee
 from nanolab.tasks.tiny import FactRecall, Identity, TinyARC, TinyGSM, TinyMMLU, TinyTalk
@@ -18,6 +19,7 @@ __all__ = [
     "FactRecall",
     "Identity",
     "MultipleChoice",
+    "OutsideQuestions",
     "SimpleSpelling",
     "SmolTalk",
     "SpellingBee",

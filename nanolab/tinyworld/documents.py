@@ -1,7 +1,8 @@
 """The text of base training: an endless stream of short documents about TinyWorld.
 
 Mostly encyclopedia entries, since facts are what the model is asked for later; stories, explanations and
-dialogues for the language; sums, worked problems and spelling, so that the chat stages need not start at zero.
+dialogues for the language; sums, worked problems, comparisons and spelling, so that the chat stages need not
+start at zero.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from functools import cache, partial
 from zlib import crc32
 
 from nanolab.errors import ConfigError
+from nanolab.tinyworld.asking import short_questions
+from nanolab.tinyworld.comparing import sentence
 from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, by_subject, capitalise, facts, pick, sample
 from nanolab.tinyworld.problems import OPERATION_WORDS, number_word, problem, sum_pair
 from nanolab.tinyworld.stories import dialogue, explanation, story
 from nanolab.tinyworld.words import held_out, spelling_words
 
 SHARES = {
-    "entry": 47,
+    "entry": 46,
     "story": 7,
     "explanation": 6,
     "dialogue": 4,
@@ -26,6 +29,7 @@ SHARES = {
     "problems": 8,
     "letters": 22,
     "list": 2,
+    "comparison": 1,
 }
 """Per cent of the bytes that each family of documents gets."""
 
@@ -34,6 +38,9 @@ VALIDATION_ONE_IN = 50
 
 QUESTION_SHARE = 0.3
 """Share of the sentences in an entry that come as a question with its answer."""
+
+SHORT_SHARE = 0.25
+"""Share of those questions that are short ones, as people type them: "capital of japan?"."""
 
 SUMS = (
     "{A} {word} {b} is {r}.",
@@ -144,15 +151,26 @@ def _about_one(several: Weighted[list[Fact]], rng: random.Random) -> str:
 
 
 def _about_alike(by_fact: Weighted[Fact], rng: random.Random) -> str:
-    drawn = [by_fact.draw(rng) for _ in range(2 + int(rng.random() * 3))]
-    return _tell(rng, list({fact.subject: fact for fact in drawn}.values()))
+    count = 2 + int(rng.random() * 3)
+    drawn: dict[str, Fact] = {}
+    while len(drawn) < count:
+        fact = by_fact.draw(rng)
+        drawn[fact.subject] = fact
+    return _tell(rng, list(drawn.values()))
 
 
 def _tell(rng: random.Random, group: list[Fact]) -> str:
     return " ".join(
-        f"{fact.question(rng)} {fact.canonical()}" if rng.random() < QUESTION_SHARE else fact.statement(rng)
+        f"{_question(rng, fact)} {fact.canonical()}" if rng.random() < QUESTION_SHARE else fact.statement(rng)
         for fact in group
     )
+
+
+def _question(rng: random.Random, fact: Fact) -> str:
+    if rng.random() < SHORT_SHARE:
+        short = pick(rng, short_questions(fact)).rstrip("?")
+        return f"{short.lower() if rng.random() < 0.7 else short}?"
+    return fact.question(rng)
 
 
 def arithmetic(rng: random.Random) -> str:
@@ -213,6 +231,11 @@ def _lists() -> Weighted[tuple[tuple[str, ...], Weighted[Fact]]]:
     return Weighted(pairs)
 
 
+def comparison(rng: random.Random) -> str:
+    """Three to six comparisons and superlatives: "Jupiter is bigger than Mars. February is the shortest month." """
+    return " ".join({sentence(rng): None for _ in range(3 + int(rng.random() * 4))})
+
+
 FAMILIES: dict[str, Callable[[random.Random], str]] = {
     "entry": entry,
     "story": story,
@@ -222,4 +245,5 @@ FAMILIES: dict[str, Callable[[random.Random], str]] = {
     "problems": problems,
     "letters": letters,
     "list": list_of_facts,
+    "comparison": comparison,
 }

@@ -53,6 +53,18 @@ class Relation:
     """templates used in evaluation only"""
     closed: bool
     """the answers form a small closed set, so that naming several of them is no answer"""
+    called: str
+    """how the subject stands in a sentence: "{name}", or "{a_name}" where it needs an article"""
+    short: tuple[str, ...]
+    """questions as people type them in haste: "capital of {name}" """
+    follow: tuple[str, ...] = ()
+    """questions once the subject is known, "and its capital?"; in these last three the last is held out"""
+    yes_no: tuple[str, ...] = ()
+    """questions to be answered by yes or no, with `{answer column}` true or false"""
+    either: tuple[str, ...] = ()
+    """questions with two answers to choose from, `{x}` and `{y}`"""
+    joint: str = ""
+    """the word before the subject in a short second question: "and of Italy?" """
 
 
 @dataclass(frozen=True)
@@ -73,21 +85,31 @@ class Fact:
 
     @property
     def closed(self) -> bool:
-        return self._templates.closed
+        return self.templates.closed
 
     @cached_property
-    def _templates(self) -> Relation:
+    def templates(self) -> Relation:
         return relations()[self.table, self.relation]
 
     @cached_property
     def statements(self) -> tuple[str, ...]:
         """Every way to tell the fact; the first is `canonical()`."""
-        return tuple(fill(template, self.row) for template in self._templates.statements)
+        return tuple(fill(template, self.row) for template in self.templates.statements)
 
     @cached_property
     def questions(self) -> tuple[str, ...]:
         """Every question for the fact that training may use."""
-        return tuple(fill(template, self.row) for template in self._templates.questions)
+        return tuple(fill(template, self.row) for template in self.templates.questions)
+
+    @cached_property
+    def short(self) -> tuple[str, ...]:
+        """Questions for the fact as they are typed in haste; training may use them."""
+        return tuple(template.format_map(self.row) for template in self.templates.short)
+
+    @property
+    def called(self) -> str:
+        """The subject as it stands in a sentence: "a dog", "France"."""
+        return self.templates.called.format_map(self.row)
 
     def statement(self, rng: random.Random) -> str:
         """One of `statements`."""
@@ -103,7 +125,7 @@ class Fact:
 
     def held_out_questions(self) -> list[str]:
         """Questions for the fact in phrasings that training never uses."""
-        return [fill(template, self.row) for template in self._templates.held_out]
+        return [fill(template, self.row) for template in self.templates.held_out]
 
     def distractors(self, rng: random.Random, n: int) -> list[str]:
         """Up to `n` different wrong answers to the fact's questions, right for other subjects.
@@ -195,6 +217,12 @@ def relations() -> Mapping[tuple[str, str], Relation]:
                 questions=tuple(one["questions"]),
                 held_out=tuple(one["held_out"]),
                 closed=one["closed"],
+                called=data["called"],
+                short=tuple(one["short"]),
+                follow=tuple(one.get("follow", ())),
+                yes_no=tuple(one.get("yes_no", ())),
+                either=tuple(one.get("either", ())),
+                joint=one.get("joint", ""),
             )
     return MappingProxyType(found)
 

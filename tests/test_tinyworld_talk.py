@@ -1,0 +1,522 @@
+"""TinyTalk: small talk, questions as people ask them, and what stands outside the world."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+
+import pytest
+
+from nanolab.tinyworld import comparing, deciding, following, listing, outside, rhymes, talk
+from nanolab.tinyworld import facts as F
+from nanolab.tinyworld import problems as P
+from nanolab.tinyworld.asking import CASUAL_SHARE, bare, casual, turn
+from nanolab.tinyworld.stories import load_prose
+
+FACTS = F.facts()
+CANONICAL = {fact.canonical() for fact in FACTS}
+INTENTS = (*talk.intents("identity"), *talk.intents("small_talk"))
+
+
+def texts(messages, role):
+    return [message["content"] for message in messages if message["role"] == role]
+
+
+def drawn(kind, split="train", count=2_000, seed=0):
+    rng = random.Random(seed)
+    return [kind(rng, split) for _ in range(count)]
+
+
+def first(messages):
+    question, answer = messages[:2]
+    return question["content"], answer["content"]
+
+
+@pytest.fixture(scope="module")
+def training():
+    return drawn(talk.talk, count=10_000)
+
+
+@pytest.fixture(scope="module")
+def validation():
+    return drawn(talk.talk, "val", count=3_000)
+
+
+# The whole
+
+
+def test_talk_alternates_and_is_clean(training, validation):
+    for messages in training + validation:
+        assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
+        assert 2 <= len(messages) <= 8
+        for message in messages:
+            assert message["content"] == message["content"].strip()
+            assert message["content"] and not re.search(r"[{}]|  ", message["content"])
+
+
+def test_replies_are_short(training):
+    lengths = sorted(len(text) for messages in training for text in texts(messages, "assistant"))
+    assert lengths[-1] <= 200 and lengths[len(lengths) // 2] <= 40
+
+
+def test_about_two_conversations_in_three_ask_for_a_fact(training):
+    asked = sum(
+        any(
+            text in CANONICAL or text.split(" ", 1)[-1] in CANONICAL or text.split(" ", 2)[-1] in CANONICAL
+            for text in texts(messages, "assistant")
+        )
+        for messages in training
+    )
+    assert asked / len(training) == pytest.approx(0.66, abs=0.04)
+
+
+def test_four_in_ten_questions_for_facts_are_typed_in_haste():
+    questions = [first(messages)[0] for messages in drawn(talk.one_fact, count=4_000)]
+    typed = sum(question[0].islower() or question[0].isdigit() for question in questions)
+    assert typed / len(questions) == pytest.approx(CASUAL_SHARE, abs=0.04)
+    short = {bare(question) for fact in FACTS for question in fact.short}
+    assert sum(bare(question) in short for question in questions) / len(questions) > 0.1
+
+
+def held_out():
+    for fact in FACTS:
+        yield from fact.held_out_questions()
+    for intent in INTENTS:
+        yield intent["say"][-1]
+    for item in load_prose("explanations"):
+        yield item["ways"][-1]
+    for one in (*load_prose("comparing")["superlatives"], *load_prose("listing")["fixed"]):
+        yield one["ask"][-1]
+    for kind in load_prose("rhymes").values():
+        yield kind["ask"][-1]
+        if "ask_about" in kind:
+            yield from (kind["ask_about"][-1].format(about=told["about"]) for told in kind["tell"])
+
+
+def test_training_talk_never_uses_what_validation_asks(training, validation):
+    held = {bare(question) for question in held_out()}
+    asked = {bare(text) for messages in training for text in texts(messages, "user")}
+    assert not held & asked
+
+
+def test_no_training_phrasing_of_a_template_is_its_held_out_one():
+    phrasings = [
+        templates for one in F.relations().values() for templates in (one.follow, one.yes_no, one.either)
+    ]
+    phrasings += [intent["say"] for intent in INTENTS] + [talk.ABOUT, following.AGAIN]
+    phrasings += [[item["question"], *item["ways"]] for item in load_prose("explanations")]
+    for scale in load_prose("comparing")["scales"]:
+        phrasings += [scale[way][kind] for way in ("more", "less") for kind in ("ask", "check")]
+    for kind in load_prose("rhymes").values():
+        phrasings += [ways for key, ways in kind.items() if key.startswith("ask")]
+    lists = load_prose("listing")
+    phrasings += [lists["single"], lists["several"], *(fixed["ask"] for fixed in lists["fixed"])]
+    for ways in phrasings:
+        assert not ways or bare(ways[-1]) not in {bare(way) for way in ways[:-1]}, ways[-1]
+
+
+def test_sums_in_training_show_no_held_out_pair():
+    seen = Counter()
+    for split in ("train", "val"):
+        for question, answer in map(first, drawn(talk.sums, split, 4_000)):
+            if found := re.fullmatch(r"(\d+) ([-+*/]) (\d+) = (\d+)\.", answer):
+                a, sign, b, result = int(found[1]), found[2], int(found[3]), int(found[4])
+                assert P.work_out(a, sign, b) == result
+                assert P.held_out_pair(a, sign, b) == (split == "val")
+                assert re.findall(r"\d+", question) == [str(a), str(b)]
+                seen[split] += 1
+    assert min(seen.values()) > 2_000
+
+
+def test_validation_asks_for_facts_in_held_out_phrasings_only():
+    held = {question for fact in FACTS for question in fact.held_out_questions()}
+    assert all(first(messages)[0] in held for messages in drawn(talk.one_fact, "val", 500))
+
+
+def test_the_same_seed_gives_the_same_talk():
+    assert drawn(talk.talk, count=300, seed=3) == drawn(talk.talk, count=300, seed=3)
+    assert drawn(talk.talk, count=30, seed=3) != drawn(talk.talk, count=30, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("what is the capital of france", "The capital of France is Paris."),
+        ("capital of japan", "The capital of Japan is Tokyo."),
+        ("plural of child", "The plural of child is children."),
+        ("opposite of hot", "The opposite of hot is cold."),
+        ("what's 3 x 3", "3 * 3 = 9."),
+        ("2+3", "2 + 3 = 5."),
+        ("Why are leaves green?", "Leaves are green because they contain a substance called chlorophyll."),
+        ("which is bigger, jupiter or mars", "Jupiter is bigger than Mars."),
+        ("capital of atlantis", "I don't know. My world is small."),
+        ("biggest planet", "Jupiter is the largest planet."),
+    ],
+)
+def test_what_a_newcomer_tries_is_in_training(question, answer):
+    rng = random.Random(1)
+    kinds = (talk.one_fact, talk.sums, talk.explain, comparing.comparison, outside.unknown_subject)
+    key = re.sub(r"[^\w+*/-]", "", question).lower()
+    for kind in kinds:
+        for _ in range(30_000):
+            asked, reply = first(kind(rng, "train"))
+            if re.sub(r"[^\w+*/-]", "", asked).lower() == key:
+                assert reply == answer
+                return
+    raise AssertionError(question)
+
+
+# How it is typed
+
+
+def test_typed_in_haste_a_question_keeps_its_words():
+    rng = random.Random(0)
+    question = "What is the capital of the Netherlands?"
+    seen = {casual(rng, question) for _ in range(500)}
+    assert {"whats the capital of the netherlands", "what is capital of netherlands"} <= seen
+    assert {bare(text) for text in seen} == {"what is capital of netherlands"}
+
+
+def test_bare_takes_away_what_does_not_matter():
+    assert (
+        bare("What's the Capital, of a  thing?!")
+        == bare("whats capital of thing")
+        == "what is capital of thing"
+    )
+
+
+# Small talk
+
+
+def test_there_is_enough_small_talk():
+    assert len(talk.intents("small_talk")) >= 25 and len(talk.intents("identity")) >= 15
+    for intent in INTENTS:
+        for said in intent.values():
+            assert len(set(said)) == len(said)
+        assert len(intent["say"]) >= 4 and len(intent["reply"]) >= 2
+    said = Counter(text for intent in INTENTS for text in intent["say"])
+    assert said.most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["hi", "hi there", "thanks", "thx", "bye", "thanks bye", "yo", "good morning"]
+)
+def test_the_usual_words_are_known(text):
+    assert any(text in intent["say"][:-1] for intent in INTENTS)
+
+
+def test_identity_names_nanolab():
+    for split in ("train", "val"):
+        assert all(
+            "nanolab" in texts(messages, "assistant")[-1] for messages in drawn(talk.identity, split, 500)
+        )
+    assert all(any("nanolab" in reply for reply in intent["reply"]) for intent in talk.intents("identity"))
+
+
+# Explanations
+
+
+def test_every_explanation_is_asked_in_eight_ways_and_answered_by_itself():
+    items = load_prose("explanations")
+    for item in items:
+        assert len({bare(way) for way in (item["question"], *item["ways"][:-1])}) >= 8, item["topic"]
+        assert item["answer"] in (1, 2)
+    ways = Counter(bare(way) for item in items for way in (item["question"], *item["ways"]))
+    assert ways.most_common(1)[0][1] == 1
+    answers = {" ".join(item["sentences"][: item["answer"]]) for item in items}
+    assert all(first(messages)[1] in answers for messages in drawn(talk.explain, count=300))
+
+
+# Yes or no, this or that
+
+
+def known(sentence):
+    """The fact of a canonical sentence."""
+    return next(fact for fact in FACTS if fact.canonical() == sentence)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_yes_means_that_the_table_says_so(split):
+    verdicts = Counter()
+    for question, answer in map(first, drawn(deciding.yes_or_no, split, 1_500)):
+        verdict, sentence = answer.split(". ", 1)
+        fact = known(sentence)
+        claimed = F._phrase(fact.answer.lower()).search(question.lower()) is not None
+        assert claimed == (verdict == "Yes"), (question, answer)
+        verdicts[verdict] += 1
+    assert verdicts["Yes"] / verdicts.total() == pytest.approx(0.5, abs=0.05)
+
+
+def test_one_of_the_two_is_right_and_as_often_the_first():
+    places = Counter()
+    for question, answer in map(first, drawn(deciding.this_or_that)):
+        fact = known(answer)
+        before, _, after = question.lower().rpartition(" or ")
+        right = F._phrase(fact.answer.lower())
+        places[bool(right.search(before)), bool(right.search(after))] += 1
+    assert set(places) <= {(True, False), (False, True)}
+    assert places[True, False] / places.total() == pytest.approx(0.5, abs=0.05)
+
+
+# Comparisons
+
+
+def number(cell, values):
+    return values.index(cell) if values else float(cell)
+
+
+def rows_of(scale):
+    """Name and value of every row of a scale, by a plain loop."""
+    found = {}
+    for row in F.table(scale["table"]):
+        if row[scale["by"]] and all(row[key] in some for key, some in scale.get("where", {}).items()):
+            found[scale["name"].format(**row)] = number(row[scale["by"]], scale.get("values"))
+    return found
+
+
+@pytest.mark.parametrize("scale", load_prose("comparing")["scales"], ids=lambda scale: scale["scale"])
+def test_a_comparison_is_true_of_the_table(scale):
+    rng, values = random.Random(2), rows_of(scale)
+    assert len(values) >= 4 and len({*values}) == len(values)
+    assert "{more} " in scale["more"]["say"] and scale["less"]["say"].startswith("{less} ")
+    for _ in range(300):
+        more, less = comparing.pair(rng, scale)
+        assert values[more] > values[less] * scale.get("ratio", 1)
+
+
+def test_the_right_one_comes_first_whatever_the_order_of_the_question():
+    values = {}
+    for scale in load_prose("comparing")["scales"]:
+        if scale["table"] == "sizes":
+            values |= rows_of(scale)
+    sides, verdicts = Counter(), Counter()
+    for question, answer in map(first, drawn(comparing.comparison, count=6_000)):
+        found = re.fullmatch(
+            r"(?:(Yes|No)\. )?(.+) is (bigger|smaller|longer|shorter|heavier|lighter) than (.+)\.", answer
+        )
+        if not found or (found[2][0].lower() + found[2][1:]) not in values | {found[2]: 0}:
+            continue
+        x, y = (name if name in values else name[0].lower() + name[1:] for name in (found[2], found[4]))
+        if x not in values or y not in values:
+            continue
+        assert (values[x] > values[y]) == (found[3] in ("bigger", "longer", "heavier")), answer
+        names = [question.lower().find(re.sub("^an? |^the ", "", name.lower())) for name in (x, y)]
+        if found[1]:
+            assert (names[0] < names[1]) == (found[1] == "Yes"), (question, answer)
+            verdicts[found[1]] += 1
+        else:
+            sides[names[0] < names[1]] += 1
+    assert min(sides.values()) / sides.total() > 0.4 and min(verdicts.values()) / verdicts.total() > 0.35
+
+
+def test_sizes_agree_with_the_table_of_units():
+    size = {row["a_name"]: float(row["size"]) for row in F.table("sizes")}
+    checked = 0
+    for row in F.table("units"):
+        part = f"{F.with_article(row['part'].removesuffix('s'))}"
+        if row["name"] in size and part in size:
+            assert size[row["name"]] == pytest.approx(int(row["count"]) * size[part], rel=0.01), row["name"]
+            checked += 1
+    assert checked >= 8
+
+
+def test_sizes_are_of_things_that_the_other_tables_know():
+    names = {
+        kind: {row["name"] for row in F.table("sizes") if row["kind"] == kind}
+        for kind in ("animal", "sky", "country")
+    }
+    assert names["animal"] <= {row["name"] for row in F.table("animals")}
+    assert names["country"] <= {row["name"] for row in F.table("countries")}
+    assert names["sky"] == {row["name"] for row in F.table("planets")} | {"the Sun", "the Moon"}
+
+
+def test_superlatives_are_those_of_the_tables():
+    said = {one["say"] for one in load_prose("comparing")["superlatives"]}
+
+    def ends(kind):
+        rows = sorted((float(row["size"]), row["name"]) for row in F.table("sizes") if row["kind"] == kind)
+        return rows[0][1], rows[-1][1]
+
+    planets = [row["name"] for row in F.table("planets")]
+    sizes = {row["name"]: float(row["size"]) for row in F.table("sizes") if row["name"] in planets}
+    assert f"{max(sizes, key=sizes.get)} is the largest planet." in said
+    assert f"{min(sizes, key=sizes.get)} is the smallest planet." in said
+    assert f"{planets[0]} is the nearest planet to the Sun." in said
+    assert f"{planets[-1]} is the farthest planet from the Sun." in said
+    assert f"There are {P.number_word(len(planets))} planets." in said
+    assert f"The {ends('animal')[1]} is the biggest animal." in said
+    assert f"{ends('country')[1]} is the largest country." in said
+    shortest = min(F.table("months"), key=lambda row: int(row["days"]))["name"]
+    assert f"{shortest} is the shortest month." in said
+    lightest = min(F.table("elements"), key=lambda row: int(row["number"]))["name"]
+    assert f"{lightest.capitalize()} is the lightest element." in said
+
+
+# Lists
+
+
+def test_lists_hold_as_many_different_members_as_they_say_and_only_members():
+    groups = {group["many"]: group for group in load_prose("listing")["groups"]}
+    fixed = {one["say"] for one in load_prose("listing")["fixed"]}
+    counts = Counter()
+    for _, answer in map(first, drawn(listing.listing)):
+        if answer in fixed:
+            continue
+        if several := re.fullmatch(r"(Two|Three|Four|Five) (.+?) are (.+) and (.+)\.", answer):
+            number, many, names = several[1].lower(), several[2], [*several[3].split(", "), several[4]]
+        else:
+            one = re.fullmatch(r"One (.+) is (.+)\.", answer)
+            number, names = "one", [one[2]]
+            many = next(group["many"] for group in groups.values() if group["one"] == one[1])
+        group = groups[many]
+        right = {
+            re.sub("^an? ", "the ", group["name"].format(**row))
+            for row in F.table(group["table"])
+            if all(row[key] in some for key, some in group["where"].items())
+        }
+        assert P.number_word(len(names)) == number and len(set(names)) == len(names) and set(names) <= right
+        counts[number] += 1
+    assert counts["three"] > counts["five"] > 0
+
+
+def test_fixed_lists_are_those_of_the_tables():
+    said = {one["say"] for one in load_prose("listing")["fixed"]}
+    for name in ("planets", "months"):
+        names = [row["name"] for row in F.table(name)]
+        assert f"The {name} are {', '.join(names[:-1])} and {names[-1]}." in said
+
+
+# Second questions
+
+
+def test_a_second_question_is_answered_by_what_went_before():
+    for split in ("train", "val"):
+        for messages in drawn(following.follow_up, split, 1_000):
+            facts = [known(text.removeprefix(prefix)) for text in texts(messages, "assistant")
+                     for prefix in [next((p for p in ("Sure! ", "Good question. ", "I know that. ", "Of course. ") if text.startswith(p)), "")]]  # fmt: skip
+            for (before, after), asked in zip(
+                zip(facts, facts[1:], strict=False), texts(messages, "user")[1:], strict=True
+            ):
+                same = before.subject == after.subject
+                assert same or before.relation == after.relation
+                assert same == (after.called.lower() not in asked.lower())
+
+
+# Jokes and poems
+
+
+SYLLABLES = [[5, 7, 5]] * 3
+
+
+def syllables(line):
+    """Good enough for our few words: groups of vowels, a silent e at the end left out."""
+    count = 0
+    for word in re.findall(r"[a-z]+", line.lower()):
+        groups = len(re.findall(r"[aeiouy]+", word.removesuffix("e") if not word.endswith("le") else word))
+        count += max(1, groups)
+    return count
+
+
+def test_a_haiku_has_five_seven_and_five_syllables():
+    haiku = load_prose("rhymes")["haiku"]["tell"]
+    assert [[syllables(line) for line in one["lines"]] for one in haiku] == SYLLABLES
+
+
+def test_there_are_jokes_poems_and_stories_and_all_are_short():
+    prose = load_prose("rhymes")
+    assert len(set(prose["jokes"]["tell"])) >= 8 and len(prose["poems"]["tell"]) >= 5
+    assert all(len(joke) <= 70 for joke in prose["jokes"]["tell"])
+    assert all(len(poem["lines"]) <= 4 for poem in prose["poems"]["tell"])
+    about = [
+        (question, answer)
+        for question, answer in map(first, drawn(rhymes.rhyme))
+        if "spring" in question.lower()
+    ]
+    assert about and all("spring" in answer for _, answer in about)
+
+
+# Outside the world
+
+
+def test_there_is_much_outside():
+    prose = load_prose("outside")
+    assert sum(map(len, prose["subjects"].values())) >= 150
+    assert sum(map(len, prose["relations"].values())) >= 40
+    assert sum(map(len, prose["topics"])) >= 120
+    for kind in (*prose["relations"].values(), prose["topics"]):
+        said = [bare(way) for ways in kind for way in ways]
+        assert len(set(said)) == len(said)
+
+
+def test_no_outside_subject_stands_in_a_table():
+    cells = {
+        bare(cell)
+        for name in {one.table for one in F.relations().values()}
+        for row in F.table(name)
+        for cell in row.values()
+    }
+    prose = load_prose("outside")
+    names = [
+        name["name"] if isinstance(name, dict) else name
+        for group in prose["subjects"].values()
+        for name in group
+    ]
+    names += prose["things"]["names"] + prose["people"]["names"]
+    assert not [name for name in names if bare(name) in cells]
+
+
+def test_nothing_outside_is_a_question_that_the_world_answers():
+    answered = {
+        bare(question)
+        for fact in FACTS
+        for question in (*fact.questions, *fact.short, *fact.held_out_questions())
+    }
+    answered |= {
+        bare(way) for item in load_prose("explanations") for way in (item["question"], *item["ways"])
+    }
+    answered |= {bare(text) for intent in INTENTS for text in intent["say"]}
+    answered |= {bare(way) for one in load_prose("comparing")["superlatives"] for way in one["ask"]}
+    for split in ("train", "val"):
+        asked = {
+            bare(q)
+            for q, reply in map(first, drawn(outside.outside, split, 6_000))
+            if reply == outside.reply()
+        }
+        assert not asked & answered
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_reply_to_what_is_outside_is_always_the_same(split):
+    for messages in drawn(outside.outside, split):
+        replies = texts(messages, "assistant")
+        assert outside.reply() in replies
+        assert all(reply == outside.reply() or outside_free(reply) in CANONICAL for reply in replies)
+        assert split == "train" or replies == [outside.reply()]
+
+
+def outside_free(reply):
+    return re.sub(r"^(?:Sure!|Good question\.|I know that\.|Of course\.) ", "", reply)
+
+
+def test_validation_asks_about_what_training_never_names():
+    for name in outside.TABLES:
+        train, val = ({one.subject for one in outside.strangers(name, split)} for split in ("train", "val"))
+        assert train and val and not train & val
+    asked = {
+        split: {bare(first(m)[0]) for m in drawn(outside.outside, split, 4_000)} for split in ("train", "val")
+    }
+    assert not asked["train"] & asked["val"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [("I don't know. My world is small.", True), ("Sorry, I do not know that.", True),
+     ("The capital of Narnia is Paris.", False), ("", False), ("I know.", False)],
+)  # fmt: skip
+def test_not_knowing_is_recognised(reply, said):
+    assert outside.says_so(reply) is said
+
+
+def test_a_turn_is_two_messages():
+    assert turn("a", "b") == [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
