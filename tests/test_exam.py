@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from itertools import islice, pairwise
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ import torch
 from nanolab.engine import Engine
 from nanolab.evals import converse, exam_scores
 from nanolab.model import GPT, GPTConfig
+from nanolab.tasks import SimpleSpelling, SpellingBee, TinyARC, TinyGSM, TinyMMLU, TinyTalk
+from nanolab.tinyworld.documents import documents
 from nanolab.tinyworld.exam import ExamQuestion, exam_questions, is_in_exam, words
 from nanolab.tinyworld.facts import facts
 from nanolab.tokenizer import Tokenizer
@@ -87,6 +91,34 @@ def test_case_and_punctuation_do_not_make_another_question():
     assert words("What's 7 x 8?") == words("what's 7 x 8") != words("what's 7 + 8")
     first = exam_questions()[0].turns[0]
     assert is_in_exam(first.upper() + "?!") and not is_in_exam(first, first)
+
+
+TRAINING = (
+    TinyTalk("train", size=15_000), SimpleSpelling("train", size=3_000), SpellingBee("train", size=1_000),
+    TinyGSM("train", size=3_000), TinyMMLU("train", size=1_500), TinyARC("train", size=1_500),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("task", TRAINING, ids=lambda task: type(task).__name__)
+def test_conversations_of_training_ask_nothing_of_the_exam(task):
+    for example in task:
+        asked = [m["content"].removeprefix("Multiple Choice question: ").split("\n- ")[0]
+                 for m in example["messages"] if m["role"] == "user"]  # fmt: skip
+        assert not any(map(is_in_exam, asked)), asked
+        assert not any(is_in_exam(*two) for two in pairwise(asked)), asked
+
+
+def test_base_text_asks_nothing_of_the_exam():
+    for document in islice(documents("train"), 15_000):
+        for sentence in re.split(r"(?<=[?.!])\s|\n", document):
+            assert not is_in_exam(sentence), document
+
+
+def test_the_guard_is_needed_and_sees_what_it_should(monkeypatch):
+    monkeypatch.setattr("nanolab.tinyworld.talk.is_in_exam", lambda *turns: False)
+    monkeypatch.setattr("nanolab.tinyworld.asking.is_in_exam", lambda *turns: False)
+    asked = [m["content"] for one in TinyTalk("train", size=15_000, seed=1) for m in one["messages"]]
+    assert any(map(is_in_exam, asked))
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -395,9 +396,7 @@ def test_a_second_question_is_answered_by_what_went_before():
         for messages in drawn(following.follow_up, split, 1_000):
             facts = [known(text.removeprefix(prefix)) for text in texts(messages, "assistant")
                      for prefix in [next((p for p in ("Sure! ", "Good question. ", "I know that. ", "Of course. ") if text.startswith(p)), "")]]  # fmt: skip
-            for (before, after), asked in zip(
-                zip(facts, facts[1:], strict=False), texts(messages, "user")[1:], strict=True
-            ):
+            for (before, after), asked in zip(pairwise(facts), texts(messages, "user")[1:], strict=True):
                 same = before.subject == after.subject
                 assert same or before.relation == after.relation
                 assert same == (after.called.lower() not in asked.lower())

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from nanolab.errors import ConfigError, DataError
 from nanolab.tasks.base import Conversation, Task, pick, reply_text
 from nanolab.tasks.gsm8k import extract_answer
+from nanolab.tinyworld.exam import is_in_exam
 from nanolab.tinyworld.words import held_out, spelling_words
 
 TYPED_SHARE = {"train": 0.4, "val": 1 / 3, "test": 1 / 3}
@@ -33,13 +34,16 @@ class Phrasings(NamedTuple):
     typed_held_out: tuple[str, ...]
 
     def ask(self, rng: random.Random, split: str, **words: str) -> str:
-        """A question of `split` about `words`."""
-        typed, training = rng.random() < TYPED_SHARE[split], split == "train"
-        if typed:
-            templates = self.typed if training else self.typed_held_out
-        else:
-            templates = self.quoted if training else self.quoted_held_out
-        return pick(rng, templates).format(**words)
+        """A question of `split` about `words`, none that the exam asks."""
+        training = split == "train"
+        while True:
+            if rng.random() < TYPED_SHARE[split]:
+                templates = self.typed if training else self.typed_held_out
+            else:
+                templates = self.quoted if training else self.quoted_held_out
+            question = pick(rng, templates).format(**words)
+            if not is_in_exam(question):
+                return question
 
 
 SPELL = Phrasings(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from nanolab.tinyworld.exam import is_in_exam
 from nanolab.tinyworld.facts import Fact, capitalise, facts, pick
 
 CASUAL_SHARE = 0.4
@@ -117,15 +118,26 @@ def ask(rng: random.Random, fact: Fact, split: str, frames: Sequence[str] = FRAM
 def training_question(rng: random.Random, fact: Fact, frames: Sequence[str] = FRAMES) -> str:
     """A question for `fact`. Half of those in haste are short ones, half are whole ones made short."""
     half = CASUAL_SHARE / 2
-    if rng.random() < half:
-        return in_haste(rng, pick(rng, short_questions(fact)))
-    return put(rng, fact.question(rng), "train", frames, casual_share=half / (1 - half))
+    while True:
+        if rng.random() < half:
+            question = in_haste(rng, pick(rng, short_questions(fact)))
+        else:
+            question = put(rng, fact.question(rng), "train", frames, casual_share=half / (1 - half))
+        if not is_in_exam(question):
+            return question
 
 
 @cache
 def short_questions(fact: Fact) -> tuple[str, ...]:
-    """The fact's short questions that ask for nothing else: "what is mercury" has two answers here."""
-    return tuple(short for short in fact.short if len(_answers_to().get(bare(short), ())) <= 1)
+    """The fact's short questions that ask for nothing else: "what is mercury" has two answers here.
+
+    Those of the exam are left out, as everywhere in training.
+    """
+    return tuple(
+        short
+        for short in fact.short
+        if len(_answers_to().get(bare(short), ())) <= 1 and not is_in_exam(short)
+    )
 
 
 @cache

@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from nanolab.errors import DataError
+from nanolab.tinyworld.exam import is_in_exam
 
 TIER_WEIGHT = {"common": 100, "uncommon": 10, "rare": 1}
 """How often a fact of each tier is drawn, against a rare one."""
@@ -98,8 +99,9 @@ class Fact:
 
     @cached_property
     def questions(self) -> tuple[str, ...]:
-        """Every question for the fact that training may use."""
-        return tuple(fill(template, self.row) for template in self.templates.questions)
+        """Every question for the fact that training may use: none that the exam asks."""
+        filled = (fill(template, self.row) for template in self.templates.questions)
+        return tuple(question for question in filled if not is_in_exam(question))
 
     @cached_property
     def short(self) -> tuple[str, ...]:

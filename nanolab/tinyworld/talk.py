@@ -11,10 +11,12 @@ import random
 import re
 from collections import Counter
 from functools import cache
+from itertools import pairwise
 
 from nanolab.tinyworld.asking import GO_ON, Messages, ask, casual, phrasing, put, turn
 from nanolab.tinyworld.comparing import comparison
 from nanolab.tinyworld.deciding import this_or_that, yes_or_no
+from nanolab.tinyworld.exam import is_in_exam
 from nanolab.tinyworld.facts import (
     TIER_WEIGHT,
     Fact,
@@ -250,5 +252,9 @@ KINDS = Weighted(
 
 
 def talk(rng: random.Random, split: str = "train") -> Messages:
-    """The messages of one conversation of TinyTalk."""
-    return KINDS.draw(rng)(rng, split)
+    """The messages of one conversation of TinyTalk; one that asks what the exam asks is drawn anew."""
+    while True:
+        messages = KINDS.draw(rng)(rng, split)
+        asked = [message["content"] for message in messages if message["role"] == "user"]
+        if not any(map(is_in_exam, asked)) and not any(is_in_exam(*two) for two in pairwise(asked)):
+            return messages
