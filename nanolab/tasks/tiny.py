@@ -110,10 +110,21 @@ class _TinyQuiz(_TinyTask, MultipleChoice):
 
 
 class TinyMMLU(_TinyQuiz):
-    """A fact of any topic, asked for its answer or for its subject, with four choices."""
+    """A fact of any topic, asked for its answer or for its subject, with four choices.
+
+    Half of the training conversations go on asking about the same choices (see `quiz.sheet`).
+    """
 
     def get_example(self, index: int) -> Conversation:
-        return self._conversation(quiz.mmlu(self._rng(index), self.split))
+        rng = self._rng(index)
+        if self.split != "train" or rng.random() < 0.5:
+            return self._conversation(quiz.mmlu(rng, self.split))
+        made = quiz.sheet(rng)
+        (question, letter), *more = made.asked
+        conversation = multiple_choice(question, made.choices, letter, quiz.LETTERS[: len(made.choices)])
+        for question, letter in more:
+            conversation["messages"] += talk.turn(question, letter)
+        return conversation
 
 
 class TinyARC(_TinyQuiz):

@@ -60,7 +60,7 @@ _MAY_BE_LOWERED = frozenset((
 ))  # fmt: skip
 
 
-def turn(user: str, assistant: str) -> Messages:
+def turn(user: str, assistant: str | list[dict[str, str]]) -> Messages:
     """One question with its answer, as two messages."""
     return [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
 

@@ -17,17 +17,19 @@ from nanolab.tinyworld.asking import short_questions
 from nanolab.tinyworld.comparing import sentence
 from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, by_subject, capitalise, facts, pick, sample
 from nanolab.tinyworld.problems import OPERATION_WORDS, number_word, problem, sum_pair
+from nanolab.tinyworld.quiz import page
 from nanolab.tinyworld.stories import dialogue, explanation, story
 from nanolab.tinyworld.words import held_out, spelling_words
 
 SHARES = {
-    "entry": 46,
-    "story": 7,
-    "explanation": 6,
-    "dialogue": 4,
-    "arithmetic": 4,
+    "entry": 45,
+    "story": 6,
+    "explanation": 5,
+    "dialogue": 3,
+    "arithmetic": 3,
     "problems": 8,
-    "letters": 22,
+    "letters": 20,
+    "quiz": 7,
     "list": 2,
     "comparison": 1,
 }
@@ -192,9 +194,13 @@ def problems(rng: random.Random) -> str:
 
 
 def letters(rng: random.Random) -> str:
-    """A heading and five to twelve words spelled, none of those whose spelling is kept for evaluation."""
+    """A heading and five to twelve words spelled, none of those whose spelling is kept for evaluation.
+
+    Half of the words stand in quotes, half do not: the two begin with other tokens.
+    """
     drawn = [pick(rng, _spelled_words()) for _ in range(5 + int(rng.random() * 8))]
-    return " ".join([pick(rng, LETTERS), *(f'"{word}" is {"-".join(word)}.' for word in drawn)])
+    shown = [(f'"{word}"' if rng.random() < 0.5 else word, "-".join(word)) for word in drawn]
+    return " ".join([pick(rng, LETTERS), *(f"{word} is {spelled}." for word, spelled in shown)])
 
 
 @cache
@@ -244,6 +250,7 @@ FAMILIES: dict[str, Callable[[random.Random], str]] = {
     "arithmetic": arithmetic,
     "problems": problems,
     "letters": letters,
+    "quiz": page,
     "list": list_of_facts,
     "comparison": comparison,
 }

@@ -143,6 +143,66 @@ def _other_subjects(rng: random.Random, fact: Fact, n: int) -> list[str]:
     return [other.subject for other in sorted(mixed, key=lambda other: other.tier != fact.tier)[:n]]
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """One list of choices, and several questions that it answers."""
+
+    choices: tuple[str, ...]
+    asked: tuple[tuple[str, str], ...]
+    """(question, letter)"""
+
+    @property
+    def lines(self) -> str:
+        """The choices as a multiple-choice question has them."""
+        return "".join(
+            f"- {choice}={letter}\n" for choice, letter in zip(self.choices, LETTERS, strict=False)
+        )
+
+
+def sheet(rng: random.Random, count: int = 4, questions: int = 4) -> Sheet:
+    """A list of answers to choose from, with up to `questions` questions about facts, for training.
+
+    What a letter means has to be looked up in the list: asked for once a list, a small model does not learn
+    it in a course's time; asked for several times, it does.
+    """
+    first = _pool(tuple(TOPICS), count - 1).draw(rng)
+    choices = [first.answer, *first.distractors(rng, count - 1)]
+    choices = sample(rng, choices, len(choices))
+    asked = [(first.question(rng), LETTERS[choices.index(first.answer)])]
+    for choice in sample(rng, choices, questions):
+        fact = _answered_by()[first.table, first.relation, choice].draw(rng)
+        if fact.subject != first.subject and not set(choices) & _other_answers(fact):
+            asked.append((fact.question(rng), LETTERS[choices.index(choice)]))
+    return Sheet(tuple(choices), tuple(sample(rng, asked, questions)))
+
+
+def page(rng: random.Random) -> str:
+    """A sheet of base text: choices, then which letter a word of it has, or a question's answer has."""
+    made = sheet(rng, pick(rng, (3, 4, 4, 5)), 5)
+    looked_up = [
+        (f"{choice}?", letter)
+        for choice, letter in zip(made.choices, LETTERS, strict=False)
+        if rng.random() < 0.5
+    ]
+    asked = sample(rng, [*made.asked, *looked_up], 6)
+    return made.lines + "\n".join(f"{question} {letter}" for question, letter in asked)
+
+
+@cache
+def _answered_by() -> Mapping[tuple[str, str, str], Weighted[Fact]]:
+    """The facts by table, relation and answer."""
+    groups: dict[tuple[str, str, str], list[tuple[Fact, int]]] = {}
+    for fact in facts():
+        groups.setdefault((fact.table, fact.relation, fact.answer), []).append((fact, TIER_WEIGHT[fact.tier]))
+    return {key: Weighted(group) for key, group in groups.items()}
+
+
+def _other_answers(fact: Fact) -> set[str]:
+    """What else is right for the fact's subject: a country may have two capitals."""
+    alike = _alike()[fact.table, fact.relation]
+    return {one.answer for one in alike if one.subject == fact.subject} - {fact.answer}
+
+
 def _about_explanation(rng: random.Random, split: str, count: int) -> Quiz:
     right, *wrong = sample(rng, load_prose("explanations"), count)
     frame = pick(rng, WHICH_SENTENCE if split == "train" else WHICH_SENTENCE_HELD_OUT)

@@ -13,6 +13,7 @@ from collections import Counter
 from functools import cache
 from itertools import pairwise
 
+from nanolab.chat import calls_to_parts
 from nanolab.tinyworld.asking import GO_ON, Messages, ask, casual, phrasing, put, turn
 from nanolab.tinyworld.comparing import comparison
 from nanolab.tinyworld.deciding import this_or_that, yes_or_no
@@ -216,16 +217,16 @@ def explain(rng: random.Random, split: str) -> Messages:
 
 
 def sums(rng: random.Random, split: str) -> Messages:
-    """A sum, in words or in figures, with pairs of numbers by split."""
+    """A sum, in words or in figures, with pairs of numbers by split. The calculator works it out."""
     x, sign, y, z = sum_pair(rng, split)
     word = OPERATION_WORDS[sign]
     if rng.random() < 0.25:
-        a, b, r = number_word(x), number_word(y), number_word(z)
+        a, b = number_word(x), number_word(y)
         question = pick(rng, IN_WORDS).format(a=a, A=capitalise(a), b=b, word=word)
-        return turn(question, f"{capitalise(a)} {word} {b} is {r}.")
-    said = pick(rng, TIMES_SIGNS) if sign == "*" else sign
-    question = pick(rng, IN_FIGURES).format(x=x, y=y, sign=said, word=word)
-    return turn(question, f"{x} {sign} {y} = {z}.")
+    else:
+        said = pick(rng, TIMES_SIGNS) if sign == "*" else sign
+        question = pick(rng, IN_FIGURES).format(x=x, y=y, sign=said, word=word)
+    return turn(question, calls_to_parts(f"{x} {sign} {y} = <<{x}{sign}{y}={z}>>{z}."))
 
 
 KINDS = Weighted(
