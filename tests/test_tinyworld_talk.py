@@ -248,6 +248,16 @@ def test_yes_means_that_the_table_says_so(split):
     assert verdicts["Yes"] / verdicts.total() == pytest.approx(0.5, abs=0.05)
 
 
+def test_nobody_could_defend_the_wrong_answer():
+    doubtful = load_prose("doubtful")
+    rng = random.Random(0)
+    for fact in (fact for fact in FACTS if fact.templates.yes_no):
+        wrong = {deciding._wrong(rng, fact) for _ in range(20)}
+        assert not wrong & {fact.answer, *doubtful.get(fact.subject, ()), *deciding.NEVER_OFFERED}
+    subjects = {fact.subject for fact in FACTS}
+    assert "Asia" in doubtful["Russia"] and len(subjects & set(doubtful)) > 100
+
+
 def test_one_of_the_two_is_right_and_as_often_the_first():
     places = Counter()
     for question, answer in map(first, drawn(deciding.this_or_that)):
