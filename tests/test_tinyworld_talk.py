@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections import Counter
@@ -16,7 +17,7 @@ from nanolab.tinyworld.asking import CASUAL_SHARE, bare, casual, turn
 from nanolab.tinyworld.stories import load_prose
 
 FACTS = F.facts()
-CANONICAL = {fact.canonical() for fact in FACTS}
+CANONICAL = {fact.canonical(): fact for fact in FACTS}
 INTENTS = (*talk.intents("identity"), *talk.intents("small_talk"))
 
 
@@ -32,6 +33,10 @@ def drawn(kind, split="train", count=2_000, seed=0):
 def first(messages):
     question, answer = messages[:2]
     return question["content"], answer["content"]
+
+
+def without_prefix(reply):
+    return re.sub(r"^(?:Sure!|Good question\.|I know that\.|Of course\.) ", "", reply)
 
 
 @pytest.fixture(scope="module")
@@ -141,31 +146,31 @@ def test_the_same_seed_gives_the_same_talk():
 
 
 @pytest.mark.parametrize(
-    ("question", "answer"),
+    ("kind", "question", "answer"),
     [
-        ("what is the capital of france", "The capital of France is Paris."),
-        ("capital of japan", "The capital of Japan is Tokyo."),
-        ("plural of child", "The plural of child is children."),
-        ("opposite of hot", "The opposite of hot is cold."),
-        ("what's 3 x 3", "3 * 3 = 9."),
-        ("2+3", "2 + 3 = 5."),
-        ("Why are leaves green?", "Leaves are green because they contain a substance called chlorophyll."),
-        ("which is bigger, jupiter or mars", "Jupiter is bigger than Mars."),
-        ("capital of atlantis", "I don't know. My world is small."),
-        ("biggest planet", "Jupiter is the largest planet."),
+        (talk.one_fact, "what is the capital of france", "The capital of France is Paris."),
+        (talk.one_fact, "capital of japan", "The capital of Japan is Tokyo."),
+        (talk.one_fact, "plural of child", "The plural of child is children."),
+        (talk.one_fact, "opposite of hot", "The opposite of hot is cold."),
+        (talk.sums, "what's 3 x 3", "3 * 3 = 9."),
+        (talk.sums, "2+3", "2 + 3 = 5."),
+        (
+            talk.explain,
+            "Why are leaves green?",
+            "Leaves are green because they contain a substance called chlorophyll.",
+        ),
+        (comparing.comparison, "which is bigger, jupiter or mars", "Jupiter is bigger than Mars."),
+        (comparing.comparison, "biggest planet", "Jupiter is the largest planet."),
+        (outside.unknown_subject, "capital of atlantis", "I don't know. My world is small."),
     ],
 )
-def test_what_a_newcomer_tries_is_in_training(question, answer):
+def test_what_a_newcomer_tries_is_in_training(kind, question, answer):
+    def key(text):
+        return re.sub(r"[^\w+*/-]", "", text).lower()
+
     rng = random.Random(1)
-    kinds = (talk.one_fact, talk.sums, talk.explain, comparing.comparison, outside.unknown_subject)
-    key = re.sub(r"[^\w+*/-]", "", question).lower()
-    for kind in kinds:
-        for _ in range(30_000):
-            asked, reply = first(kind(rng, "train"))
-            if re.sub(r"[^\w+*/-]", "", asked).lower() == key:
-                assert reply == answer
-                return
-    raise AssertionError(question)
+    made = (first(kind(rng, "train")) for _ in range(50_000))
+    assert next(reply for asked, reply in made if key(asked) == key(question)) == answer
 
 
 # How it is typed
@@ -232,30 +237,35 @@ def test_every_explanation_is_asked_in_eight_ways_and_answered_by_itself():
 # Yes or no, this or that
 
 
-def known(sentence):
-    """The fact of a canonical sentence."""
-    return next(fact for fact in FACTS if fact.canonical() == sentence)
-
-
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_yes_means_that_the_table_says_so(split):
     verdicts = Counter()
     for question, answer in map(first, drawn(deciding.yes_or_no, split, 1_500)):
         verdict, sentence = answer.split(". ", 1)
-        fact = known(sentence)
+        fact = CANONICAL[sentence]
         claimed = F._phrase(fact.answer.lower()).search(question.lower()) is not None
         assert claimed == (verdict == "Yes"), (question, answer)
         verdicts[verdict] += 1
     assert verdicts["Yes"] / verdicts.total() == pytest.approx(0.5, abs=0.05)
 
 
+def test_nobody_could_defend_the_wrong_answer():
+    doubtful = load_prose("doubtful")
+    rng = random.Random(0)
+    for fact in (fact for fact in FACTS if fact.templates.yes_no):
+        wrong = {deciding._wrong(rng, fact) for _ in range(20)}
+        assert not wrong & {fact.answer, *doubtful.get(fact.subject, ()), *deciding.NEVER_OFFERED}
+    subjects = {fact.subject for fact in FACTS}
+    assert "Asia" in doubtful["Russia"] and len(subjects & set(doubtful)) > 100
+
+
 def test_one_of_the_two_is_right_and_as_often_the_first():
     places = Counter()
     for question, answer in map(first, drawn(deciding.this_or_that)):
-        fact = known(answer)
+        fact = CANONICAL[answer]
         before, _, after = question.lower().rpartition(" or ")
-        right = F._phrase(fact.answer.lower())
-        places[bool(right.search(before)), bool(right.search(after))] += 1
+        right = F._phrase(bare(fact.answer))
+        places[bool(right.search(bare(before))), bool(right.search(bare(after)))] += 1
     assert set(places) <= {(True, False), (False, True)}
     assert places[True, False] / places.total() == pytest.approx(0.5, abs=0.05)
 
@@ -391,15 +401,15 @@ def test_fixed_lists_are_those_of_the_tables():
 # Second questions
 
 
-def test_a_second_question_is_answered_by_what_went_before():
-    for split in ("train", "val"):
-        for messages in drawn(following.follow_up, split, 1_000):
-            facts = [known(text.removeprefix(prefix)) for text in texts(messages, "assistant")
-                     for prefix in [next((p for p in ("Sure! ", "Good question. ", "I know that. ", "Of course. ") if text.startswith(p)), "")]]  # fmt: skip
-            for (before, after), asked in zip(pairwise(facts), texts(messages, "user")[1:], strict=True):
-                same = before.subject == after.subject
-                assert same or before.relation == after.relation
-                assert same == (after.called.lower() not in asked.lower())
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_second_question_is_answered_by_what_went_before(split):
+    for messages in drawn(following.follow_up, split, 1_000):
+        facts = [CANONICAL[without_prefix(text)] for text in texts(messages, "assistant")]
+        asked = texts(messages, "user")[1:]
+        for (before, after), question in zip(itertools.pairwise(facts), asked, strict=True):
+            same = before.subject == after.subject
+            assert same or before.relation == after.relation
+            assert same == (after.called.lower() not in question.lower())
 
 
 # Jokes and poems
@@ -490,12 +500,8 @@ def test_the_reply_to_what_is_outside_is_always_the_same(split):
     for messages in drawn(outside.outside, split):
         replies = texts(messages, "assistant")
         assert outside.reply() in replies
-        assert all(reply == outside.reply() or outside_free(reply) in CANONICAL for reply in replies)
+        assert all(reply == outside.reply() or without_prefix(reply) in CANONICAL for reply in replies)
         assert split == "train" or replies == [outside.reply()]
-
-
-def outside_free(reply):
-    return re.sub(r"^(?:Sure!|Good question\.|I know that\.|Of course\.) ", "", reply)
 
 
 def test_validation_asks_about_what_training_never_names():

@@ -7,6 +7,7 @@ from functools import cache
 
 from nanolab.tinyworld.asking import Messages, phrasing, put, turn
 from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, facts, fill, with_article
+from nanolab.tinyworld.stories import load_prose
 
 NEVER_OFFERED = frozenset({"no", "a bit of everything"})
 """Answers that are no wrong choice: who eats a bit of everything eats plants, too."""
@@ -47,4 +48,6 @@ def _decidable() -> Weighted[Fact]:
 
 
 def _wrong(rng: random.Random, fact: Fact) -> str:
-    return next(one for one in fact.distractors(rng, 1 + len(NEVER_OFFERED)) if one not in NEVER_OFFERED)
+    """A wrong answer that nobody would defend: `prose/doubtful.json` names those that one might."""
+    doubtful = {*NEVER_OFFERED, *load_prose("doubtful").get(fact.subject, ())}
+    return next(one for one in fact.distractors(rng, 1 + len(doubtful)) if one not in doubtful)

@@ -48,13 +48,17 @@ def answer(rng: random.Random, group: dict[str, Any], count: int) -> str:
 
 @cache
 def members(many: str) -> Weighted[str]:
-    """The members of the group of this name: "an owl" of a table is "the owl" in a list."""
+    """The members of the group of this name: "an owl" of a table is "the owl" in a list.
+
+    "Trinidad and Tobago" is left out: among others it would look like two.
+    """
     group = next(one for one in load_prose("listing")["groups"] if one["many"] == many)
     return Weighted(
         [
             (re.sub("^an? ", "the ", group["name"].format_map(row)), TIER_WEIGHT[row["tier"]])
             for row in table(group["table"])
             if all(row[key] in some for key, some in group["where"].items())
+            and " and " not in group["name"].format_map(row)
         ]
     )
 
