@@ -135,13 +135,19 @@ class Muon(torch.optim.Optimizer):
 
 @dataclass(frozen=True)
 class LearningRates:
-    """Peak rates; the two of AdamW are for width 768 and scale with (width / 768)^-0.5, as in nanochat."""
+    """Peak rates; those of AdamW are for width 768 and scale with (width / 768)^-0.5, as in nanochat, but for
+    that of the scalars. The last two say how Muon steps."""
 
     matrix: float = 0.02
     embedding: float = 0.2
+    """value embeddings learn at half of it"""
     unembedding: float = 0.004
-    values: float = 0.5
     scalar: float = 0.5
+    """of the first embedding's share in each layer; the stream's own learns at a hundredth of it"""
+    polar_express: bool = False
+    """three polynomials in place of Newton-Schulz's five"""
+    muon_beta2: float = 0.0
+    """NorMuon's running mean; 0 for none"""
 
 
 def build_optimizers(
@@ -152,26 +158,33 @@ def build_optimizers(
     Each group remembers its peak rate as `initial_lr`, which the schedule multiplies.
     """
     width_scale = (model.config.n_embd / 768) ** -0.5
-    matrices = list(model.transformer["h"].parameters())
-    groups: dict[str, list[Tensor]] = defaultdict(list)
-    for name, parameter in model.named_parameters():
-        if not name.startswith("transformer.h."):
-            groups[name.split(".")[0]].append(parameter)
     rate_of = {
         "transformer": rates.embedding * width_scale,
         "lm_head": rates.unembedding * width_scale,
-        "value_embeds": rates.embedding * width_scale * rates.values,
-        "resid_lambdas": rates.scalar * 0.01,
+        "value_embeds": rates.embedding * width_scale / 2,
+        "resid_lambdas": rates.scalar / 100,
         "x0_lambdas": rates.scalar,
+        "smear_gate": 0.2,
+        "smear_lambda": 0.2,
+        "backout_lambda": 0.2,
     }
+    matrices: list[Tensor] = []
+    others: dict[str, list[Tensor]] = {name: [] for name in rate_of}
+    for name, parameter in model.named_parameters():
+        in_a_block = name.startswith("transformer.h.")
+        (matrices if in_a_block else others[name.split(".")[0]]).append(parameter)
     adamw = torch.optim.AdamW(
-        [{"params": params, "lr": rate_of.get(name, 0.2)} for name, params in groups.items()],
+        [{"params": params, "lr": rate_of[name]} for name, params in others.items() if params],
         betas=(0.8, 0.95),
         eps=1e-10,
         weight_decay=0.0,
         fused=True,
     )
-    optimizers: list[torch.optim.Optimizer] = [adamw, Muon(matrices, lr=rates.matrix, ns_dtype=ns_dtype)]
+    muon = Muon(
+        matrices, lr=rates.matrix, beta2=rates.muon_beta2, ns_dtype=ns_dtype,
+        polynomials=POLAR_EXPRESS if rates.polar_express else (NEWTON_SCHULZ,) * 5,
+    )  # fmt: skip
+    optimizers: list[torch.optim.Optimizer] = [adamw, muon]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] = group["lr"] * fraction

@@ -122,6 +122,10 @@ class Profile:
     matrix_lr: float = 0.02
     embedding_lr: float = 0.2
     unembedding_lr: float = 0.004
+    polar_express: bool = False
+    """orthogonalise Muon's updates with three polynomials in place of five"""
+    muon_beta2: float = 0.0
+    """even out the rows of Muon's updates, as NorMuon; nanochat has 0.9, 0 is off"""
     grad_clip: float = 1.0
     width: int = 0
     """channels of the residual stream; 0 for 64 * depth"""

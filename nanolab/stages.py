@@ -133,7 +133,10 @@ class Stage:
         self.parent_meta: dict[str, Any] = {}
         torch.manual_seed(profile.seed + STAGES.index(stage))
         self.model = GPT(model_config(profile)).to(self.compute.device)
-        rates = LearningRates(profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr)
+        rates = LearningRates(
+            profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr,
+            polar_express=profile.polar_express, muon_beta2=profile.muon_beta2,
+        )  # fmt: skip
         self.optimizers = build_optimizers(
             self.model, rates, fraction=self.plan.init_lr_frac, ns_dtype=self.compute.dtype
         )

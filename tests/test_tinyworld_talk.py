@@ -6,7 +6,6 @@ import itertools
 import random
 import re
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 
