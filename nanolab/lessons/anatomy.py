@@ -220,7 +220,8 @@ class Without(GPT):
     def __init__(self, config: GPTConfig, part: str = "") -> None:
         if part not in ("", *PARTS, *ADDED):
             raise ConfigError(f"there is no part {part!r}.\nChoose one of: {', '.join((*PARTS, *ADDED))}.")
-        super().__init__(replace(config, **{part.replace(" ", "_"): False}) if part in ADDED else config)
+        left_out: dict[str, Any] = {part.replace(" ", "_"): False} if part in ADDED else {}
+        super().__init__(replace(config, **left_out))
         self.part = part
 
     def hidden(self, idx: Tensor, kv_cache: KVCache | None = None) -> Tensor:
