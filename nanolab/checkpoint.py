@@ -342,7 +342,7 @@ def load_model(
     meta = read_json(path / "meta.json", dict)
     if meta.get("stage") != source:
         raise CheckpointError(f"{path} is a checkpoint of stage {meta.get('stage')}, not of {source}.")
-    config = _config(path, meta.get("model_config"))
+    config = config_of(path, meta)
     if config.vocab_size < tokenizer.get_vocab_size():
         raise CheckpointError(
             f"{path} knows {config.vocab_size} tokens, its tokenizer has {tokenizer.get_vocab_size()}.\n"
@@ -365,11 +365,13 @@ def latest_tag(stage: str) -> str:
     return next((run.tag for run in runs if stage in run.stages), runs[0].tag)
 
 
-def _config(path: Path, given: Any) -> GPTConfig:
-    """`GPTConfig(**given)`, where nothing is unknown, and no size missing.
+def config_of(path: Path, meta: Mapping[str, Any]) -> GPTConfig:
+    """The `model_config` of the checkpoint at `path`, where nothing is unknown, and no size missing.
 
-    Checkpoints from before a part was a setting do not name it: they are of models without it.
+    Checkpoints from before a part was a setting do not name it: they are of models without it. Raises
+    CheckpointError, also for a value of another kind.
     """
+    given = meta.get("model_config")
     names = {field.name for field in fields(GPTConfig)}
     sizes = {field.name for field in fields(GPTConfig) if type(field.default) is int}
     if not isinstance(given, dict) or not sizes <= set(given) <= names:
@@ -379,8 +381,6 @@ def _config(path: Path, given: Any) -> GPTConfig:
             f"{path}: its model_config is not one of this nanolab's; look at: {', '.join(map(str, wrong))}.\n"
             "Was it saved by another version? Update nanolab, or use that version."
         )
-    if not all(isinstance(given[name], int) and given[name] > 0 for name in sizes):
-        raise CheckpointError(f"{path}: its model_config has a size that is no positive number: {given}.")
     try:
         return GPTConfig(**given)
     except NanolabError as error:

@@ -493,12 +493,12 @@ def export_command(
         source: the stage whose model to write
         model_tag: the run (default: the newest)
     """
-    from nanolab.export import export_run
+    from nanolab.export import export_run, how_to_load
 
     made = export_run(model_tag, source, folder)
     say(f'Written to {made}. Load it with transformers (pip install "nanolab[export]"):')
-    say(f"    AutoModelForCausalLM.from_pretrained({str(made)!r})")
-    say(f"    AutoTokenizer.from_pretrained({str(made)!r})")
+    for line in how_to_load(made):
+        say(line)
     return 0
 
 

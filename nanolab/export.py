@@ -3,8 +3,10 @@
     export_run("mine", "rl", "my-model")
     AutoModelForCausalLM.from_pretrained("my-model"), AutoTokenizer.from_pretrained("my-model")
 
-transformers has nanochat's architecture under its own names of the parameters, so the weights are copied
-byte for byte. To write the folder neither transformers nor tokenizers is needed; to load it,
+transformers has nanochat's architecture of late 2025 under its own names of the parameters, so the weights
+are copied byte for byte. A model with parts that came later brings their code: `modeling_nanolab.py` of
+`hub_files` goes into the folder, and `from_pretrained` wants `trust_remote_code=True`, since it runs that
+file. To write the folder neither transformers nor tokenizers is needed; to load it,
 `pip install "nanolab[export]"`.
 
 Two things stay behind. The calculator is a part of nanolab's engine, so an exported model writes its calls
@@ -25,8 +27,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from nanolab.checkpoint import find_checkpoint, latest_tag
+from nanolab.checkpoint import config_of, find_checkpoint, latest_tag
 from nanolab.errors import CheckpointError, ConfigError
+from nanolab.model import GPTConfig
 from nanolab.paths import run_dir
 from nanolab.profiles import STAGES
 from nanolab.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -38,9 +41,12 @@ NAMES = {
     "transformer.wte.": "model.embed_tokens.", "transformer.h.": "model.layers.",
     ".attn.c_q.": ".self_attn.q_proj.", ".attn.c_k.": ".self_attn.k_proj.",
     ".attn.c_v.": ".self_attn.v_proj.", ".attn.c_proj.": ".self_attn.o_proj.",
-    ".mlp.c_fc.": ".mlp.fc1.", ".mlp.c_proj.": ".mlp.fc2.",
+    ".mlp.c_fc.": ".mlp.fc1.", ".mlp.c_proj.": ".mlp.fc2.", ".attn.ve_gate.": ".self_attn.ve_gate.",
 }  # fmt: skip
 """nanochat's names of the parameters, and those of transformers"""
+
+HUB_FILES = Path(__file__).with_name("hub_files")
+CODE = "modeling_nanolab.py"
 
 CHAT_TEMPLATE = """
 {{ '<|bos|>' }}
@@ -110,15 +116,19 @@ def export_run(tag: str | None, stage: str, folder: Path | str) -> Path:
             f"{checkpoint} was made with another tokenizer than {run / 'tokenizer.json'}.\n"
             "Put back the tokenizer.json it was trained with."
         )
+    config = config_of(checkpoint, meta)
     half = folder.parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
     try:
         half.mkdir(parents=True)
+        if not known_to_transformers(config):
+            for name in (CODE, "README.md"):
+                shutil.copyfile(HUB_FILES / name, half / name)
         formats = copy_tensors(checkpoint / "model.safetensors", half / "model.safetensors", renamed)
         texts = {
-            "config.json": model_config(meta["model_config"], tokenizer, formats),
+            "config.json": model_config(config, tokenizer, formats),
             "generation_config.json": generation_config(tokenizer),
             "tokenizer.json": tokenizer_json(tokenizer),
-            "tokenizer_config.json": tokenizer_config(meta["model_config"], stage),
+            "tokenizer_config.json": tokenizer_config(config, stage),
         }
         for name, content in texts.items():
             text = json.dumps(content, indent=1) + "\n"
@@ -135,6 +145,21 @@ def export_run(tag: str | None, stage: str, folder: Path | str) -> Path:
     return folder
 
 
+def how_to_load(folder: Path) -> list[str]:
+    """What to write in Python to have the model of an exported folder, and what to know before."""
+    has_code = (folder / CODE).exists()
+    trust = ", trust_remote_code=True" if has_code else ""
+    lines = [
+        f"    AutoModelForCausalLM.from_pretrained({str(folder)!r}{trust})",
+        f"    AutoTokenizer.from_pretrained({str(folder)!r})",
+    ]
+    if has_code:
+        lines.append(
+            f"The model has parts that transformers lacks: trust_remote_code runs {CODE} of the folder."
+        )
+    return lines
+
+
 # ---- the weights
 
 
@@ -142,7 +167,7 @@ def renamed(name: str) -> str:
     """`transformer.h.0.attn.c_q.weight` -> `model.layers.0.self_attn.q_proj.weight`."""
     for ours, theirs in NAMES.items():
         name = name.replace(ours, theirs)
-    return name
+    return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
 
 
 def copy_tensors(source: Path, target: Path, rename: Callable[[str], str]) -> set[str]:
@@ -163,24 +188,24 @@ def copy_tensors(source: Path, target: Path, rename: Callable[[str], str]) -> se
     return {entry["dtype"] for entry in tensors.values()}
 
 
-def model_config(config: Mapping[str, int], tokenizer: Tokenizer, formats: set[str]) -> dict[str, Any]:
-    """transformers' NanoChatConfig. config: a GPTConfig's fields. formats: of the weights; fp32 if mixed."""
+def model_config(config: GPTConfig, tokenizer: Tokenizer, formats: set[str]) -> dict[str, Any]:
+    """transformers' NanoChatConfig, or hub_files' NanolabConfig. formats: of the weights; fp32 if mixed."""
     half = {"BF16": "bfloat16", "F16": "float16"}
-    return {
+    known = {
         "architectures": ["NanoChatForCausalLM"],
         "model_type": "nanochat",
         "dtype": half.get(min(formats), "float32") if len(formats) == 1 else "float32",
-        "vocab_size": config["vocab_size"],
-        "hidden_size": config["n_embd"],
-        "intermediate_size": 4 * config["n_embd"],
-        "num_hidden_layers": config["n_layer"],
-        "num_attention_heads": config["n_head"],
-        "num_key_value_heads": config["n_kv_head"],
-        "max_position_embeddings": config["sequence_len"],
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.n_embd,
+        "intermediate_size": 4 * config.n_embd,
+        "num_hidden_layers": config.n_layer,
+        "num_attention_heads": config.n_head,
+        "num_key_value_heads": config.n_kv_head,
+        "max_position_embeddings": config.sequence_len,
         "hidden_act": "relu2",
         "attention_bias": False,
         "rms_norm_eps": RMS_NORM_EPS,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rotary_base},
         "final_logit_softcapping": 15.0,
         "tie_word_embeddings": False,
         "bos_token_id": tokenizer.get_bos_token_id(),
@@ -188,6 +213,34 @@ def model_config(config: Mapping[str, int], tokenizer: Tokenizer, formats: set[s
         # torch never trains the embedding of a padding token, and <|bos|> must be trained.
         "pad_token_id": None,
     }
+    if known_to_transformers(config):
+        return known
+    windows = [config.window(layer) for layer in range(config.n_layer)]
+    short = [window for window in windows if window < config.sequence_len]
+    return known | {
+        "architectures": ["NanolabForCausalLM"],
+        "model_type": "nanolab",
+        "auto_map": {
+            "AutoConfig": f"{CODE.removesuffix('.py')}.NanolabConfig",
+            "AutoModel": f"{CODE.removesuffix('.py')}.NanolabModel",
+            "AutoModelForCausalLM": f"{CODE.removesuffix('.py')}.NanolabForCausalLM",
+        },
+        "value_embeddings": config.value_embeddings,
+        "residual_scalars": config.residual_scalars,
+        "smear": config.smear,
+        "backout": config.backout,
+        "qk_gain": config.qk_gain,
+        "layer_types": ["sliding_attention" if w in short else "full_attention" for w in windows],
+        # transformers counts the token itself, too.
+        "sliding_window": min(short) + 1 if short else None,
+    }
+
+
+def known_to_transformers(config: GPTConfig) -> bool:
+    """Whether a model is NanoChatForCausalLM: no part that came after 2025 does anything."""
+    parts = (config.value_embeddings, config.residual_scalars, config.smear, config.backout)
+    windows = {config.window(layer) for layer in range(config.n_layer)}
+    return not any(parts) and config.qk_gain == 1 and windows == {config.sequence_len}
 
 
 def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -269,7 +322,7 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tokenizer_config(config: Mapping[str, int], stage: str) -> dict[str, Any]:
+def tokenizer_config(config: GPTConfig, stage: str) -> dict[str, Any]:
     """What AutoTokenizer needs besides: roles of the special tokens, and the chat template."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -277,7 +330,7 @@ def tokenizer_config(config: Mapping[str, int], stage: str) -> dict[str, Any]:
         "eos_token": "<|bos|>" if stage == "base" else "<|assistant_end|>",
         # Not the end token: whoever leaves padding out of a loss would then never train the end.
         "pad_token": "<|bos|>",
-        "model_max_length": config["sequence_len"],
+        "model_max_length": config.sequence_len,
         "clean_up_tokenization_spaces": False,
         "chat_template": chat_template(),
     }

@@ -10,9 +10,10 @@ B = batch, T = time (tokens), C = channels (n_embd), H = heads, D = head size, V
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from nanolab.loss import FusedLoss, softcap, token_losses
 
 NORM_EPS = torch.finfo(torch.float32).eps
 GATE_CHANNELS, SMEAR_CHANNELS = 12, 24  # of a token's stream, that its gates read; nanochat's numbers
+LONGEST_PATTERN = 128
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,18 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
-            if not isinstance(value, (kind, int) if kind is float else kind):
-                wanted = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+            _check_setting(field.name, getattr(self, field.name), type(field.default))
+        if not 1 <= len(self.window_pattern) <= LONGEST_PATTERN or set(self.window_pattern) - set("LS"):
+            raise ConfigError(
+                f"window_pattern={self.window_pattern[:20]!r} has to be of the letters L and S, "
+                f"1 to {LONGEST_PATTERN} of them."
+            )
+        for name, channels in (("value_embeddings", GATE_CHANNELS), ("smear", SMEAR_CHANNELS)):
+            if getattr(self, name) and self.n_embd < channels:
                 raise ConfigError(
-                    f"{field.name} is a {type(value).__name__}, and has to be {wanted[kind]}.\n"
-                    "Sizes in a dictionary are given as GPTConfig(**sizes)."
+                    f"the gate of {name} reads {channels} channels, and n_embd={self.n_embd}.\n"
+                    f"Choose a wider model, or {name}=False."
                 )
-        if not self.window_pattern or set(self.window_pattern) - set("LS"):
-            raise ConfigError(f"window_pattern={self.window_pattern!r} has to be of the letters L and S.")
         if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
             raise ConfigError(
                 f"n_embd={self.n_embd} cannot be cut into {self.n_head} heads of even size.\n"
@@ -81,10 +86,24 @@ class GPTConfig:
 
     def window(self, layer: int) -> int:
         """How many tokens before its own a token of this layer sees; a quarter is rounded up to 128s."""
-        short = -(-self.sequence_len // 512) * 128
+        short = min(self.sequence_len, math.ceil(self.sequence_len / 512) * 128)
         pattern = self.window_pattern
         is_short = pattern[layer % len(pattern)] == "S" and layer < self.n_layer - 1
         return short if is_short else self.sequence_len
+
+
+def _check_setting(name: str, value: Any, kind: type) -> None:
+    """Raise ConfigError for a value that is of another kind than the default, or a number not above 0."""
+    wanted = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}[kind]
+    kinds = {int, float} if kind is float else {kind}
+    if type(value) not in kinds:
+        raise ConfigError(
+            f"{name} is a {type(value).__name__}, and has to be {wanted}.\n"
+            "Sizes in a dictionary are given as GPTConfig(**sizes)."
+        )
+    if kind in (int, float) and not 0 < value <= 2**31:
+        found = "more" if value > 2**31 else value
+        raise ConfigError(f"{name} has to be above 0 and at most 2^31, and is {found}.")
 
 
 class RMSNorm(torch.autograd.Function):
@@ -356,9 +375,11 @@ class GPT(nn.Module):
 
     def flops_per_token(self) -> int:
         """Floating-point operations to train on one token: 6 for each weight of a matrix product, and
-        12 H D T for attention (Chowdhery et al., 2022, PaLM, appendix B). The embedding is a look-up."""
+        12 H D T for attention (Chowdhery et al., 2022, PaLM, appendix B), where a short window is a short T.
+        Embeddings are a look-up."""
         matrices = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
-        return 6 * matrices + 12 * self.config.n_layer * self.config.n_embd * self.config.sequence_len
+        seen = sum(self.config.window(layer) for layer in range(self.config.n_layer))
+        return 6 * matrices + 12 * self.config.n_embd * seen
 
     def hidden(self, idx: Tensor, kv_cache: KVCache | None = None) -> Tensor:
         """What the head reads: `(B, T)` token ids to `(B, T, C)`, normed."""

@@ -2,9 +2,10 @@
 
     import_run("nanochat-d32/", "nanochat-d32/tokenizer.pkl", "d32")
 
-and then `nanolab chat --source sft --model-tag d32`. The models of October to December 2025 (d20, d32) have
-nanolab's own architecture: rotary base 10,000, heads of 128 channels, untied embedding and head, logits
-soft-capped at 15. Later ones are refused by the name of what else they have.
+and then `nanolab chat --source sft --model-tag d32`. Two nanochats can be read: that of October to December
+2025 (d20, d32), and that of 14 March 2026 and later. A checkpoint does not say which it is of, and the
+numbers that nanochat keeps in its code (rotary base, gain of queries and keys, cap of the logits) are not in
+it: the names of its tensors decide. What lies between, when these changed every few weeks, is refused.
 
 Both pickles come from strangers, so neither is unpickled on trust. The tokenizer's is read by an interpreter
 that has no instruction to call anything (`unpickle.py`). The weights' is searched for names it should not
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from nanolab.checkpoint import save_checkpoint
 from nanolab.errors import CheckpointError, ConfigError, DataError, NanolabError
-from nanolab.model import GPT, GPTConfig
+from nanolab.model import GPT, LONGEST_PATTERN, GPTConfig
 from nanolab.paths import atomic_write, run_dir
 from nanolab.profiles import STAGES, get_profile, override
 from nanolab.tokenizer import SPECIAL_TOKENS, Tokenizer, split_pattern
@@ -45,17 +46,23 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 UNTRUSTED = "Nothing of it was run. Fetch it again from a source you trust."
 MISMATCH = "The model_*.pt, meta_*.json and tokenizer.pkl of one training belong together: fetch all three."
-NEWER = {
+PARTS = {
     "value_embeds": "value embeddings",
-    "ve_gate": "gates of value embeddings",
+    "attn.ve_gate": "gates of value embeddings",
     "resid_lambdas": "a scale for each layer's residual stream",
     "x0_lambdas": "the embedding added again in each layer",
     "smear_gate": "each token mixed with the one before",
     "smear_lambda": "each token mixed with the one before",
     "backout_lambda": "an earlier layer subtracted at the end",
-    "window_pattern": "attention to a sliding window",
 }
-"""What nanochat's models have gained since January 2026, by the name it has in their files."""
+"""What nanochat's models have gained since January 2026, by the name it has in their files. The last three
+came on 14 March, together with the last change of what its code alone says."""
+
+OF_2026: dict[str, Any] = {
+    "value_embeddings": True, "residual_scalars": True, "smear": True, "backout": True,
+    "qk_gain": 1.2, "rotary_base": 100_000.0,
+}  # fmt: skip
+"""a model that has all of PARTS"""
 
 
 # ---- the tokenizer
@@ -216,7 +223,10 @@ def _find_tokenizer(folder: Path, path: Path | str | None) -> Tokenizer:
 
 
 def read_config(path: Path, step: int | None = None) -> GPTConfig:
-    """The sizes in a `meta_NNNNNN.json`. Raises CheckpointError for sizes or settings that nanolab lacks."""
+    """The sizes and windows in a `meta_NNNNNN.json`, of a model without the parts that only its weights show.
+
+    Raises CheckpointError for sizes or settings that nanolab lacks.
+    """
     try:
         if path.stat().st_size > LARGEST_PICKLE:
             raise ValueError("it is too large")
@@ -230,48 +240,67 @@ def read_config(path: Path, step: int | None = None) -> GPTConfig:
     given = meta.get("model_config") if isinstance(meta, dict) else None
     if not isinstance(given, dict):
         _refuse(path, 'it has no "model_config"')
-    names = {field.name for field in fields(GPTConfig)}
-    if unknown := given.keys() - names:
-        raise _newer(path, {name: f"{name}={given[name]!r}" for name in unknown})
-    if missing := sorted(names - given.keys()):
+    sizes = {field.name for field in fields(GPTConfig) if type(field.default) is int}
+    if unknown := sorted(map(str, given.keys() - sizes - {"window_pattern"})):
+        raise _unknown(path, f"its model_config has {_listed(unknown)}")
+    if missing := sorted(sizes - given.keys()):
         _refuse(path, f"its model_config lacks {', '.join(missing)}")
-    if wrong := [name for name, value in given.items() if type(value) is not int or not 0 < value < 2**31]:
+    if wrong := [name for name in sizes if type(given[name]) is not int or not 0 < given[name] < 2**31]:
         _refuse(path, f"its {min(wrong)} is no positive whole number")
+    # nanochat, too, takes a model without a pattern for one of full attention, and small letters for large.
+    pattern = given.get("window_pattern", "L")
+    if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN:
+        _refuse(path, f"its window_pattern is no text of at most {LONGEST_PATTERN} letters")
     if given["sequence_len"] > LONGEST_CONTEXT:
         _refuse(path, f"its context of {given['sequence_len']:,} tokens is more than any nanochat's")
     if step is not None and meta.get("step", step) != step:
         found = shown(str(meta["step"]))
         _refuse(path, f"it belongs to step {found}, and the weights to step {step}", MISMATCH)
     try:
-        return GPTConfig(**given)
+        return GPTConfig(**{**given, "window_pattern": pattern.upper()})
     except NanolabError as error:
         _refuse(path, f"its model_config cannot be built: {str(error).splitlines()[0].removesuffix('.')}")
 
 
-def _newer(path: Path, found: Mapping[str, str]) -> CheckpointError:
-    """found: name -> as it is shown. Names are explained where they are known."""
-    last = {name.split(".")[-1] for name in found}
-    meanings = dict.fromkeys(meaning for known, meaning in NEWER.items() if known in last)
-    names = [shown(found[name]) for name in sorted(found)]
-    more = f", {len(names) - 8} more" if len(names) > 8 else ""
-    why = f" ({'; '.join(meanings)})" if meanings else ""
+def _with_its_parts(path: Path, config: GPTConfig, names: Collection[str]) -> GPTConfig:
+    """`config` with the parts that a model of these tensors has: none of PARTS, or all."""
+    stems = {re.sub(r"^(transformer\.)?(h\.[0-9]+\.)?|(\.[0-9]+)?(\.weight)?$", "", name) for name in names}
+    if unknown := sorted(stems - _PARAMETERS - PARTS.keys()):
+        raise _unknown(path, f"it has {_listed(unknown)}")
+    if lacking := PARTS.keys() - stems:
+        if has := [name for name in PARTS if name in stems]:
+            meanings = "; ".join(dict.fromkeys(PARTS[name] for name in has))
+            raise _unknown(path, f"it has {_listed(has)} ({meanings}), and lacks {_listed(sorted(lacking))}")
+        if "S" in config.window_pattern:
+            pattern = shown(config.window_pattern)
+            raise _unknown(
+                path, f"it has window_pattern='{pattern}' (attention to a sliding window) and no more"
+            )
+        return config
+    try:
+        return replace(config, **OF_2026)
+    except NanolabError as error:
+        _refuse(path, f"its model cannot be built: {str(error).splitlines()[0].removesuffix('.')}")
+
+
+def _unknown(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} is another model than the nanochat of October to December 2025 that nanolab has: "
-        f"it has {', '.join(names[:8])}{more}{why}.\n"
-        "Import one of that time, such as karpathy/nanochat-d32, or run this one with nanochat itself."
+        f"{path} is none of the two nanochats that nanolab has, of October to December 2025 and since "
+        f"14 March 2026: {what}.\n"
+        "Between the two, numbers changed that nanochat keeps in its code and not in a model's files. "
+        "Import a model of these times, such as karpathy/nanochat-d32, or run this one with nanochat itself."
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(map(shown, names[:8])) + more
 
 
 def _fitted(path: Path, weights: dict[str, Tensor], config: GPTConfig, tokenizer: Tokenizer) -> GPT:
     """A model of these very tensors, once they fit meta file and tokenizer; padding rows are cut off."""
     layers = {name.split(".")[2] for name in weights if re.match(r"transformer\.h\.[0-9]+\.", name)}
-    extra: dict[str, str] = {}
-    for name in weights:
-        stem = re.sub(r"^(transformer\.)?(h\.[0-9]+\.)?|(\.[0-9]+)?(\.weight)?$", "", name)
-        if stem not in _PARAMETERS:
-            extra[stem] = stem
-    if extra:
-        raise _newer(path, extra)
+    config = _with_its_parts(path, config, weights)
     says = "and its meta file says"
     if len(layers) != config.n_layer:
         _refuse(path, f"it has {len(layers)} layers, {says} n_layer={config.n_layer}", MISMATCH)
@@ -279,9 +308,10 @@ def _fitted(path: Path, weights: dict[str, Tensor], config: GPTConfig, tokenizer
     for name in ("transformer.wte.weight", "lm_head.weight"):
         if name not in weights:
             _refuse(path, f"it lacks {name}")
-        have, *width = weights[name].shape
-        if width != [config.n_embd]:
+        if (width := list(weights[name].shape[1:])) != [config.n_embd]:
             _refuse(path, f"{name} has {width} channels, {says} n_embd={config.n_embd}", MISMATCH)
+    for name in [name for name in weights if name.startswith(_A_ROW_FOR_EACH_TOKEN)]:
+        have = weights[name].size(0) if weights[name].dim() else 0
         if not rows <= given <= have or have - rows > LARGEST_PADDING:
             _refuse(
                 path,
@@ -314,13 +344,18 @@ _PARAMETERS = {
 }  # fmt: skip
 
 
+_A_ROW_FOR_EACH_TOKEN = ("transformer.wte.", "lm_head.", "value_embeds.")
+
+
 def _profile(config: GPTConfig, tokenizer: Tokenizer) -> str | None:
     """The gpu profile at this model's size, as JSON, so that the run can be trained further.
 
-    None for a model whose width or context is not what that profile gives.
+    None for a model whose width or context is not what that profile gives, or with parts of 2026.
     """
     digits = next(n for n in range(1, 10) if tokenizer.pattern == split_pattern(n))
     profile = override(get_profile("gpu"), depth=config.n_layer, vocab_size=config.vocab_size, digits=digits)
-    size = (profile.sequence_len, profile.n_embd, profile.n_head, profile.n_head)
-    fits = size == (config.sequence_len, config.n_embd, config.n_head, config.n_kv_head)
-    return profile.to_json() if fits else None
+    its = GPTConfig(
+        sequence_len=profile.sequence_len, vocab_size=profile.vocab_size, n_layer=profile.depth,
+        n_head=profile.n_head, n_kv_head=profile.n_head, n_embd=profile.n_embd,
+    )  # fmt: skip
+    return profile.to_json() if config == its else None

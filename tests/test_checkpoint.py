@@ -457,7 +457,16 @@ def edit_meta(path: Path, **changes) -> None:
         ({**asdict(CONFIG), "n_expert": 4}, "look at: n_expert"),
         ({"n_layer": 1}, "look at: n_embd"),
         (None, "model_config is not one"),
-        ({**asdict(CONFIG), "n_layer": "1"}, "no positive number"),
+        ({**asdict(CONFIG), "n_layer": "1"}, "n_layer is a str, and has to be a whole number"),
+        ({**asdict(CONFIG), "n_layer": True}, "n_layer is a bool"),
+        ({**asdict(CONFIG), "n_layer": 0}, "n_layer has to be above 0"),
+        ({**asdict(CONFIG), "smear": 1}, "smear is a int, and has to be True or False"),
+        ({**asdict(CONFIG), "qk_gain": "1.2"}, "qk_gain is a str, and has to be a number"),
+        ({**asdict(CONFIG), "qk_gain": float("nan")}, "qk_gain has to be above 0"),
+        ({**asdict(CONFIG), "rotary_base": -1.0}, "rotary_base has to be above 0"),
+        ({**asdict(CONFIG), "window_pattern": "S" * 10**6}, "1 to 128 of them"),
+        ({**asdict(CONFIG), "window_pattern": ["L"]}, "window_pattern is a list, and has to be a text"),
+        ({**asdict(CONFIG), "residual_scalars": True}, "the checkpoint lacks resid_lambdas"),
         ({**asdict(CONFIG), "n_head": 3}, "cannot be built"),
         ({**asdict(CONFIG), "vocab_size": 64}, r"\(32, 8\) in the checkpoint and \(64, 8\) in the model"),
         ({**asdict(CONFIG), "n_layer": 2}, "lacks transformer.h.1"),
@@ -467,6 +476,18 @@ def test_load_model_refuses_another_config(runs, config, message):
     edit_meta(runs / "new" / "base" / "step-000004", model_config=config)
     with pytest.raises(CheckpointError, match=message):
         load_model("base")
+
+
+def test_a_checkpoint_of_late_2025_loads_as_the_model_it_was(runs):
+    """Its meta.json names six sizes and none of the parts that came later."""
+    late_2025 = {
+        "sequence_len": 16, "vocab_size": 32, "n_layer": 1, "n_head": 2, "n_kv_head": 1, "n_embd": 8,
+    }  # fmt: skip
+    expected = load_model("base")[0].state_dict()
+    edit_meta(runs / "new" / "base" / "step-000004", model_config=late_2025)
+    model = load_model("base")[0]
+    assert model.config == CONFIG == GPTConfig(**late_2025)
+    assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
 
 
 def test_load_model_refuses_another_stage_under_this_name(runs):

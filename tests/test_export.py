@@ -51,7 +51,7 @@ def awake(dtype=torch.float32):
 
 
 def save(tokenizer, model, tag="mine", stage="sft"):
-    meta = {"model_config": asdict(CONFIG), "tokenizer": tokenizer.hash()}
+    meta = {"model_config": asdict(model.config), "tokenizer": tokenizer.hash()}
     tokenizer.save(run_dir(tag) / "tokenizer.json")
     save_checkpoint(run_dir(tag), stage, 7, model=model, meta=meta)
 

@@ -10,17 +10,18 @@ import random
 import struct
 import tracemalloc
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import tiktoken
 import torch
+from by_loops import logits_by_loops
 
 from nanolab import nanochat
 from nanolab.checkpoint import load_model
 from nanolab.cli import main
 from nanolab.errors import CheckpointError, ConfigError, DataError
-from nanolab.model import GPTConfig
+from nanolab.model import GPT, GPTConfig
 from nanolab.nanochat import import_run, import_tokenizer
 from nanolab.paths import home, run_dir
 from nanolab.profiles import Profile
@@ -71,11 +72,16 @@ def state_dict(
     return weights
 
 
+def sizes(config=CONFIG, **more):
+    """A model_config as nanochat writes it: sizes, and since January 2026 the windows."""
+    return {name: value for name, value in asdict(config).items() if type(value) is int} | more
+
+
 def write(folder, tokenizer, weights=None, *, step=650, meta=None, config=CONFIG):
     """A checkpoint in nanochat's layout, as karpathy/nanochat-d32 has it."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(state_dict() if weights is None else weights, folder / f"model_{step:06d}.pt")
-    content = {"step": step, "val_bpb": 0.4, "model_config": asdict(config), "user_config": {"depth": 3}}
+    content = {"step": step, "val_bpb": 0.4, "model_config": sizes(config), "user_config": {"depth": 3}}
     (folder / f"meta_{step:06d}.json").write_text(json.dumps({**content, **(meta or {})}), encoding="utf-8")
     (folder / "tokenizer.pkl").write_bytes(pickled(tokenizer))
     return folder
@@ -168,6 +174,73 @@ def test_a_published_size_gets_a_profile_that_trains_it_further(tokenizer):
     profile = Profile.from_json(nanochat._profile(d20, tokenizer))
     assert model_config(profile) == d20 and profile.digits == 2
     assert nanochat._profile(CONFIG, tokenizer) is None
+
+
+# ---- what is right, of 2026
+
+NOW = replace(
+    CONFIG, sequence_len=160, n_layer=4, window_pattern="SSL", value_embeddings=True, residual_scalars=True,
+    smear=True, backout=True, qk_gain=1.2, rotary_base=100_000.0,
+)  # fmt: skip
+
+
+def state_dict_of_2026(rows=VOCAB, prefix=""):
+    """The late one, with the names and shapes that karpathy/nanochat's gpt.py has in July 2026."""
+    weights = state_dict(NOW, rows=rows, prefix=prefix)
+    generator = torch.Generator().manual_seed(2)
+    shapes = {"resid_lambdas": (4,), "x0_lambdas": (4,), "smear_gate.weight": (1, 24), "smear_lambda": (1,)}
+    shapes |= {"backout_lambda": (1,)}
+    for layer in (1, 3):
+        shapes[f"transformer.h.{layer}.attn.ve_gate.weight"] = (2, 12)
+        shapes[f"value_embeds.{layer}.weight"] = (rows, 32)
+    for name, shape in shapes.items():
+        weight = torch.randn(shape, generator=generator) * 0.3 + (name == "resid_lambdas")
+        kind = torch.bfloat16 if name.startswith("value_embeds") else torch.float32
+        weights[prefix + name] = weight.to(kind)
+    return weights
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("rows", "prefix", "pattern"), [(VOCAB, "_orig_mod.", "SSL"), (320, "", "ssl"), (320, "", None)]
+)
+def test_a_model_of_2026_has_the_logits_of_loops(tokenizer, tmp_path, rows, prefix, pattern):
+    weights = state_dict_of_2026(rows, prefix)
+    given = sizes(NOW) if pattern is None else sizes(NOW, window_pattern=pattern)
+    folder = write(tmp_path / "d4", tokenizer, weights, meta={"model_config": given})
+    run = import_run(folder, None, "d4")
+    model, _, meta = load_model("sft", model_tag="d4")
+    config = NOW if pattern else replace(NOW, window_pattern="L")
+    assert model.config == config and meta["profile"] is None and not (run / "profile.json").exists()
+    right = {name.removeprefix(prefix): weight.float() for name, weight in weights.items()}
+    padded = ("transformer.wte", "lm_head", "value_embeds")
+    right = {name: w[:VOCAB] if name.startswith(padded) else w for name, w in right.items()}
+    direct = GPT(config).eval()
+    direct.load_state_dict(right)
+    idx = torch.randint(VOCAB, (140,), generator=torch.Generator().manual_seed(1))
+    ours = model(idx[None])[0]
+    assert torch.equal(ours, direct(idx[None])[0])
+    expected = torch.tensor(logits_by_loops(config, right, idx.tolist()))
+    assert expected.abs().mean() > 0.3 and (ours - expected).abs().max() < 1e-4
+
+
+def test_a_model_of_2026_keeps_its_number_formats_and_chats(tokenizer, tmp_path, capsys):
+    import safetensors.torch
+
+    given = sizes(NOW, window_pattern="SSL")
+    folder = write(tmp_path / "d4", tokenizer, state_dict_of_2026(), meta={"model_config": given})
+    run = import_run(folder, None, "d4")
+    saved = safetensors.torch.load_file(run / "sft" / "step-000650" / "model.safetensors")
+    assert {name for name, w in saved.items() if w.dtype == torch.bfloat16} == {
+        "transformer.wte.weight", "value_embeds.1.weight", "value_embeds.3.weight",
+    }  # fmt: skip
+    assert main(["chat", "-p", "Hi", "--source", "sft", "--model-tag", "d4", "--max-tokens", "8"]) == 0
+
+
+def test_late_2025_with_full_attention_written_out_is_late_2025(tokenizer, tmp_path):
+    meta = {"model_config": sizes(window_pattern="LL")}
+    import_run(write(tmp_path / "d3", tokenizer, meta=meta), None, "d3")
+    assert load_model("sft", model_tag="d3")[0].config == replace(CONFIG, window_pattern="LL")
 
 
 # ---- a tokenizer.pkl that is an attack
@@ -410,18 +483,85 @@ def test_a_newer_architecture_is_refused_by_the_name_of_what_it_has(tokenizer, t
     weights = {**state_dict(), f"_orig_mod.{name}": torch.zeros(3)}
     folder = write(tmp_path / "d3", tokenizer, weights)
     message = refused(folder, NEWER[name])
-    assert "October to December 2025" in message and "nanochat-d32" in message
+    assert "October to December 2025" in message and "14 March 2026" in message and "nanochat-d32" in message
+
+
+@pytest.mark.parametrize(
+    ("left_out", "says"),
+    [
+        # 11 January, 16 January and 9 March 2026, and models that never were
+        (("smear", "backout", "value_embeds", "ve_gate"), "lacks attn.ve_gate, backout_lambda, smear_gate"),
+        (("smear", "backout"), "and lacks backout_lambda, smear_gate, smear_lambda"),
+        (("backout",), "and lacks backout_lambda"),
+        (("resid_lambdas",), "and lacks resid_lambdas"),
+        (("value_embeds",), "and lacks value_embeds"),
+        (("value_embeds.1",), "it lacks value_embeds.1.weight"),
+        (("h.3.attn.ve_gate",), "it lacks transformer.h.3.attn.ve_gate.weight"),
+    ],
+)
+def test_a_mixture_of_times_is_refused_by_what_it_lacks(tokenizer, tmp_path, left_out, says):
+    weights = {n: w for n, w in state_dict_of_2026().items() if not any(part in n for part in left_out)}
+    meta = {"model_config": sizes(NOW, window_pattern="SSL")}
+    assert "\x1b" not in refused(write(tmp_path / "d4", tokenizer, weights, meta=meta), says)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"transformer.h.1.attn.ve_gate.weight": torch.zeros(2, 32)}, "ve_gate.weight is (2, 32)"),
+        ({"value_embeds.1.weight": torch.zeros(VOCAB - 1, 32)}, "value_embeds.1.weight has 299 rows"),
+        ({"value_embeds.1.weight": torch.zeros(VOCAB, 64)}, "value_embeds.1.weight is (300, 64)"),
+        ({"value_embeds.1.weight": torch.zeros(())}, "value_embeds.1.weight has 0 rows"),
+        ({"value_embeds.2.weight": torch.zeros(VOCAB, 32)}, "it has value_embeds.2.weight, which has no place"),
+        ({"value_embeds.\x1b[2J.weight": torch.zeros(VOCAB, 32)}, "[2J"),
+        ({"resid_lambdas": torch.zeros(3)}, "resid_lambdas is (3,)"),
+        ({"backout_lambda": torch.zeros(())}, "backout_lambda is ()"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_weights_of_2026_that_do_not_fit_are_refused(tokenizer, tmp_path, change, says):
+    meta = {"model_config": sizes(NOW, window_pattern="SSL")}
+    message = refused(write(tmp_path / "d4", tokenizer, state_dict_of_2026() | change, meta=meta), says)
+    assert "\x1b" not in message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("S" * 10_000_000, "it is too large"),
+        ("S" * 1_000_000, "its window_pattern is no text of at most 128 letters"),
+        (3, "its window_pattern is no text"),
+        (None, "its window_pattern is no text"),
+        (["S", "L"], "its window_pattern is no text"),
+        ("", "its model_config cannot be built: window_pattern=''"),
+        ("SSM\x1b", "its model_config cannot be built: window_pattern='SSM\\x1b'"),
+    ],
+    ids=["10 MB", "1 MB", "number", "null", "list", "empty", "other letters"],
+)
+def test_a_strange_window_is_refused(tokenizer, tmp_path, pattern, says):
+    meta = {"model_config": sizes(NOW, window_pattern=pattern)}
+    message = refused(write(tmp_path / "d4", tokenizer, state_dict_of_2026(), meta=meta), says)
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    "name", ["smear", "value_embeddings", "qk_gain", "rotary_base", "logit_cap", "\x1b[2J" + "x" * 10**6]
+)
+def test_a_setting_that_nanochat_does_not_have_is_refused_by_name(tokenizer, tmp_path, name):
+    meta = {"model_config": sizes(NOW, **{name: True})}
+    message = refused(
+        write(tmp_path / "d4", tokenizer, state_dict_of_2026(), meta=meta), "its model_config has"
+    )
+    assert "\x1b" not in message and len(message) < 1000
 
 
 def test_a_newer_configuration_is_refused_by_name(tokenizer, tmp_path):
-    folder = write(
-        tmp_path / "d3", tokenizer, meta={"model_config": {**asdict(CONFIG), "window_pattern": "SSSL"}}
-    )
+    folder = write(tmp_path / "d3", tokenizer, meta={"model_config": {**sizes(), "window_pattern": "SSSL"}})
     assert "sliding window" in refused(folder, "window_pattern='SSSL'")
 
 
 def without(name):
-    return {key: value for key, value in asdict(CONFIG).items() if key != name}
+    return {key: value for key, value in sizes().items() if key != name}
 
 
 @pytest.mark.parametrize(
@@ -429,17 +569,17 @@ def without(name):
     [
         ({"model_config": without("n_head")}, "lacks n_head"),
         ({"model_config": None}, 'has no "model_config"'),
-        ({"model_config": {**asdict(CONFIG), "n_layer": 2}}, "3 layers, and its meta file says n_layer=2"),
-        ({"model_config": {**asdict(CONFIG), "n_layer": 2**30}}, "n_layer=1073741824"),
-        ({"model_config": {**asdict(CONFIG), "n_embd": 128}}, "n_embd=128"),
-        ({"model_config": {**asdict(CONFIG), "n_embd": 2**30}}, "n_embd=1073741824"),
-        ({"model_config": {**asdict(CONFIG), "n_kv_head": 4}}, "attn.c_k.weight is (32, 64)"),
-        ({"model_config": {**asdict(CONFIG), "n_head": 7}}, "cannot be cut into 7 heads"),
-        ({"model_config": {**asdict(CONFIG), "n_head": "4"}}, "n_head is no positive whole number"),
-        ({"model_config": {**asdict(CONFIG), "n_layer": True}}, "n_layer is no positive whole number"),
-        ({"model_config": {**asdict(CONFIG), "sequence_len": 2**30}}, "more than any nanochat's"),
-        ({"model_config": {**asdict(CONFIG), "vocab_size": 500}}, "300 rows, and its meta file says vocab_size=500"),
-        ({"model_config": {**asdict(CONFIG), "vocab_size": 299}}, "the tokenizer has 300 tokens"),
+        ({"model_config": {**sizes(), "n_layer": 2}}, "3 layers, and its meta file says n_layer=2"),
+        ({"model_config": {**sizes(), "n_layer": 2**30}}, "n_layer=1073741824"),
+        ({"model_config": {**sizes(), "n_embd": 128}}, "n_embd=128"),
+        ({"model_config": {**sizes(), "n_embd": 2**30}}, "n_embd=1073741824"),
+        ({"model_config": {**sizes(), "n_kv_head": 4}}, "attn.c_k.weight is (32, 64)"),
+        ({"model_config": {**sizes(), "n_head": 7}}, "cannot be cut into 7 heads"),
+        ({"model_config": {**sizes(), "n_head": "4"}}, "n_head is no positive whole number"),
+        ({"model_config": {**sizes(), "n_layer": True}}, "n_layer is no positive whole number"),
+        ({"model_config": {**sizes(), "sequence_len": 2**30}}, "more than any nanochat's"),
+        ({"model_config": {**sizes(), "vocab_size": 500}}, "300 rows, and its meta file says vocab_size=500"),
+        ({"model_config": {**sizes(), "vocab_size": 299}}, "the tokenizer has 300 tokens"),
         ({"step": 651}, "belongs to step 651, and the weights to step 650"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
