@@ -177,15 +177,14 @@ def sheet(rng: random.Random, count: int = 4, questions: int = 4) -> Sheet:
 
 
 def page(rng: random.Random) -> str:
-    """A sheet of base text: choices, then which letter a word of it has, or a question's answer has."""
-    made = sheet(rng, pick(rng, (3, 4, 4, 5)), 5)
-    looked_up = [
-        (f"{choice}?", letter)
-        for choice, letter in zip(made.choices, LETTERS, strict=False)
-        if rng.random() < 0.5
-    ]
-    asked = sample(rng, [*made.asked, *looked_up], 6)
-    return made.lines + "\n".join(f"{question} {letter}" for question, letter in asked)
+    """A sheet of base text: choices, some of them once more in another order, then questions.
+
+    Every letter stands behind "=", as in a multiple-choice question, so that it is the same token there.
+    """
+    made = sheet(rng, pick(rng, (3, 4, 4, 5)))
+    again = sample(rng, made.lines.splitlines(), pick(rng, (1, 2, 3)))
+    asked = [f"{question}={letter}" for question, letter in made.asked]
+    return made.lines + "\n".join([*again, *asked])
 
 
 @cache
