@@ -1,5 +1,6 @@
 """Device and number format are chosen on request, and say why."""
 
+import os
 import subprocess
 import sys
 
@@ -100,6 +101,32 @@ def test_what_is_asked_for_is_taken():
 def test_what_is_not_there_is_refused_with_the_choice(device, dtype, words):
     with pytest.raises(ConfigError, match=words):
         choose_compute(device, dtype)
+
+
+SHOW = "import os, nanolab; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'))"
+
+
+def run_with(code, **settings):
+    clean = {name: value for name, value in os.environ.items() if "OMP_" not in name}
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**clean, **settings}, capture_output=True, text=True, check=True,
+        timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch has another OpenMP")
+def test_waiting_threads_soon_sleep_unless_the_learner_says_otherwise():
+    assert run_with(SHOW).stdout.split() == ["1000", "None"]
+    assert run_with(SHOW, GOMP_SPINCOUNT="7").stdout.split() == ["7", "None"]
+    assert run_with(SHOW, OMP_WAIT_POLICY="ACTIVE").stdout.split() == ["None", "ACTIVE"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch has another OpenMP")
+def test_the_openmp_that_torch_loads_has_read_it():
+    shown = run_with("import nanolab.compute", OMP_DISPLAY_ENV="VERBOSE").stderr
+    if "GOMP_" not in shown:
+        pytest.skip("this torch has another OpenMP than GNU's")
+    assert "GOMP_SPINCOUNT = '1000'" in shown
 
 
 def test_preparing_the_process_twice_is_harmless():
