@@ -347,6 +347,11 @@ class ReinforcementStage(Stage):
         )  # fmt: skip
 
 
+def sum_of_weights(model: GPT) -> float:
+    """Of their absolute values, on the CPU: MPS has no float64."""
+    return sum(p.detach().cpu().double().abs().sum().item() for p in model.parameters())
+
+
 def open_stage(
     profile: Profile, stage: str, tag: str, **options: Any
 ) -> SupervisedStage | ReinforcementStage:
@@ -362,6 +367,6 @@ def open_stage(
         work = kind(profile, stage, tag, **options)
     ranks.check_alike(
         step=work.start, settings=profile, tokenizer=work.tokenizer.hash(), data=work.data_state(),
-        weights=f"{sum(p.detach().double().abs().sum().item() for p in work.model.parameters()):.6g}",
+        weights=f"{sum_of_weights(work.model):.6g}",
     )  # fmt: skip
     return work
