@@ -6,7 +6,7 @@ A run is a folder with `tokenizer.json` and a folder for each stage; a stage hol
     optimizer.safetensors   the tensors of optimizers and random state (absent without optimizers)
     optimizer.json          the rest of the optimizers' state
     state.json              where the data stood, as the caller gave it
-    meta.json               model_config, tokenizer (its hash), stage, step, parent, profile
+    meta.json               model_config, tokenizer (its hash), stage, step, parent, profile, dtype
     manifest.json           size and SHA-256 of each of the above, and of itself; written last
 
 The folder is built under another name and renamed when complete, so a crash leaves no half of one.
@@ -267,6 +267,14 @@ def find_checkpoint(run, stage, step=None, *, missing_ok=False):
     if found is None and not missing_ok:
         raise _missing(run, stage, step)
     return found[0] if found else None
+
+
+def format_of(run: Path, stage: str) -> str | None:
+    """The number format in which a stage's newest checkpoint was trained; None where none tells."""
+    with warnings.catch_warnings():  # of a damaged one: whoever loads it is told
+        warnings.simplefilter("ignore")
+        folder = find_checkpoint(run, stage, missing_ok=True)
+    return read_json(folder / "meta.json", dict).get("dtype") if folder else None
 
 
 def _find(run: Path, stage: str, step: int | None) -> tuple[Path, set[str]] | None:

@@ -156,7 +156,7 @@ def train(profile: Profile, stage: str, tag: str, *, changed: bool = False) -> b
         return True
     parent = f", from {work.parent}" if work.parent else ""
     resumed = f", resumed at step {work.start}" if work.start else ""
-    where = f"{work.compute.device} in {str(work.compute.dtype)[6:]}"
+    where = f"{work.compute.device} in {work.compute.format}"
     say(f"\n== {stage}: {total} steps on {where}{parent}{resumed}")
 
     def check(step: int) -> None:

@@ -11,7 +11,6 @@ import itertools
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -73,11 +72,10 @@ def examine(say: Callable[[str], None], *, quick: bool = False) -> int:
 def environment() -> Iterator[Finding]:
     """System, processor, memory, Python and packages: nothing that needs torch."""
     yield Finding("system", f"{platform.platform()} ({platform.machine()})")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding("processor", f"{processor()}, {cores} cores for this process")
+    yield Finding("processor", f"{processor()}, {cores()} cores for this process")
     memory = memory_bytes()
     yield Finding("memory", f"{memory / 2**30:.1f} GiB" if memory else "unknown")
-    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > 0.8 * cores:
+    if load := load_of_others():
         yield Finding(
             "load", f"{load:.1f}: other programs are busy; all speeds below are too low, close them"
         )
@@ -87,6 +85,20 @@ def environment() -> Iterator[Finding]:
         "python", f"{version}, {sys.executable}", "nanolab needs Python 3.11 or newer." if old else ""
     )
     yield packages()
+
+
+def cores() -> int:
+    """How many of them this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_of_others() -> float:
+    """How many programs wanted to run during the last minute; 0.0 where a core was left, or nothing tells.
+
+    Ask before any measurement, which would count as well.
+    """
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return load if load > 0.8 * cores() else 0.0
 
 
 def processor() -> str:
@@ -169,41 +181,43 @@ def arithmetic(quick: bool) -> Iterator[Finding]:
         yield Finding("torch", f"cannot be imported: {error}", remedy)
         return
     profile = get_profile()
+    load = load_of_others()
     try:
         compute = choose_compute(profile.device, profile.dtype)
     except NanolabError as error:
         yield Finding("device", str(error).splitlines()[0], str(error).splitlines()[-1])
         return
     threads = f", {torch.get_num_threads()} threads" if compute.device.type == "cpu" else ""
-    yield Finding("device", f"{compute.device} in {format_name(compute.dtype)}: {compute.reason}{threads}")
+    yield Finding("device", f"{compute.device} in {compute.format}: {compute.reason}{threads}")
     if quick:
         return
-    rates = (product_rate(compute.device, dtype) for dtype in (torch.float32, torch.bfloat16))
+    rates = product_rates(compute.device)
     yield Finding(
         "products", "fp32 {:,.0f} GFLOP/s, bf16 {:,.0f} GFLOP/s (512 x 256 by 256 x 512)".format(*rates)
     )
     yield compare_devices(compute)
-    yield from plan(get_profile("laptop"), compute)
+    yield from plan(get_profile("laptop"), compute, load)
 
 
-def format_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Billions of floating-point operations a second in products of small matrices, as training has them."""
+def product_rates(device: torch.device) -> list[float]:
+    """Billions of floating-point operations a second in small products as training has: in fp32, in bf16."""
     import torch
 
     from nanolab.bench import synchronise
-    from nanolab.compute import best_seconds
+    from nanolab.compute import best_seconds_of_each
 
-    a, b = torch.ones(512, 256, device=device, dtype=dtype), torch.ones(256, 512, device=device, dtype=dtype)
+    def product(dtype: torch.dtype) -> Callable[[], object]:
+        a, b = (torch.ones(shape, device=device, dtype=dtype) for shape in ((512, 256), (256, 512)))
 
-    def product() -> None:
-        a @ b
-        synchronise(device)
+        def multiply() -> None:
+            a @ b
+            synchronise(device)
 
-    return 2 * 512 * 256 * 512 / best_seconds(product) / 1e9
+        return multiply
+
+    works = [product(torch.float32), product(torch.bfloat16)]
+    seconds = best_seconds_of_each(works, repeats=20, patience=0.3)
+    return [2 * 512 * 256 * 512 / best / 1e9 for best in seconds]
 
 
 def few_losses(device: torch.device, steps: int = 3) -> list[float]:
@@ -249,7 +263,8 @@ def compare_devices(compute: Compute) -> Finding:
 
 
 def training_rate(profile: Profile, compute: Compute) -> float:
-    """Tokens a second when training the profile's model, measured over a few seconds."""
+    """Tokens a second when training the profile's model: in the fastest step of a few seconds, so that what
+    other programs do meanwhile counts little."""
     import torch
 
     from nanolab.bench import training_steps
@@ -266,33 +281,34 @@ def training_rate(profile: Profile, compute: Compute) -> float:
     began = time.perf_counter()
     while not rates or time.perf_counter() - began < MEASURING_SECONDS:
         rates.append(next(steps).tokens_per_second)
-    return statistics.median(rates)
+    return max(rates)
 
 
-def sampling_rate(profile: Profile, compute: Compute, steps: int = 8) -> float:
-    """Tokens a second when sampling as many answers at once as one rl step of the profile does."""
+def sampling_rate(profile: Profile, compute: Compute, steps: int = 4, tries: int = 5) -> float:
+    """Tokens a second when sampling as many answers at once as one rl step of the profile does: at best."""
     import torch
 
     from nanolab.bench import synchronise
+    from nanolab.compute import best_seconds
     from nanolab.model import GPT, KVCache
     from nanolab.stages import model_config
 
     config = model_config(profile)
     rows = profile.rl.examples_per_step * profile.rl.num_samples
     model = GPT(config).to(compute.device).eval()
-    cache = KVCache(config, rows, min(config.sequence_len, 2 * profile.rl.max_new_tokens), compute.device)
-    # From the middle of an answer on: the average amount to attend to.
-    cache.lengths += profile.rl.max_new_tokens
+    half = profile.rl.max_new_tokens
+    cache = KVCache(config, rows, min(config.sequence_len, 2 * half), compute.device)
     token = torch.zeros(rows, 1, dtype=torch.long, device=compute.device)
-    began = time.perf_counter()
-    with torch.inference_mode():
-        for step in range(steps + 1):
-            if step == 1:
-                synchronise(compute.device)
-                began = time.perf_counter()
+
+    @torch.inference_mode()
+    def go_on() -> None:
+        # From the middle of an answer on: the average amount to attend to.
+        cache.lengths = torch.full_like(cache.lengths, half)
+        for _ in range(steps):
             torch.softmax(model(token, kv_cache=cache)[:, -1], dim=-1).cumsum(dim=-1)
-    synchronise(compute.device)
-    return rows * steps / (time.perf_counter() - began)
+        synchronise(compute.device)
+
+    return rows * steps / best_seconds(go_on, tries)
 
 
 def stage_minutes(profile: Profile, trained: float, sampled: float) -> dict[str, float]:
@@ -315,17 +331,23 @@ def stage_minutes(profile: Profile, trained: float, sampled: float) -> dict[str,
 
 
 def training_time(minutes: dict[str, float]) -> str:
-    """`5.0 minutes of training (base 3.0, mid 2.0)`; in whole seconds below three minutes."""
+    """`5.0 minutes of training (base 3.0, mid 2.0)`; below 3 in whole seconds, from 180 on in hours."""
     total = sum(minutes.values())
-    unit, scale, digits = ("seconds", 60, 0) if total < 3 else ("minutes", 1, 1)
+    if total < 3:
+        unit, scale, digits = "seconds", 60.0, 0
+    elif total < 180:
+        unit, scale, digits = "minutes", 1.0, 1
+    else:
+        unit, scale, digits = "hours", 1 / 60, 1
     parts = ", ".join(f"{stage} {value * scale:.{digits}f}" for stage, value in minutes.items())
     return f"{total * scale:.{digits}f} {unit} of training ({parts})"
 
 
-def plan(profile: Profile, compute: Compute) -> Iterator[Finding]:
+def plan(profile: Profile, compute: Compute, load: float = 0.0) -> Iterator[Finding]:
     """Measured speed at the profile's size, what every stage will take, and which profile to use.
 
-    The workshop profile's speed is scaled by its arithmetic per token.
+    The workshop profile's speed is scaled by its arithmetic per token. Under the `load` of other programs
+    no smaller profile is advised: they will end.
     """
     trained, sampled = training_rate(profile, compute), sampling_rate(profile, compute)
     yield Finding("speed", f"{profile.name}: training {trained:,.0f} tok/s, sampling {sampled:,.0f} tok/s")
@@ -338,6 +360,8 @@ def plan(profile: Profile, compute: Compute) -> Iterator[Finding]:
         yield Finding("time", f"{other}: about {training_time(minutes)}")
     if totals[profile.name] <= PATIENCE_MINUTES:
         advice = f"use the profile {profile.name}: nanolab run"
+    elif load:
+        advice = f"close the busy programs and ask again; without them {profile.name} may do: nanolab run"
     else:
         advice = f"{profile.name} will take a while here; to see all stages soon: nanolab run --profile smoke"
     yield Finding("advice", advice)

@@ -32,13 +32,15 @@ class TextLoss:
 def text_loss(model: GPT, batches: Iterable[tuple[Tensor, Tensor]], token_bytes: Sequence[int]) -> TextLoss:
     """Loss over `(inputs, targets)` batches, each `(B, T)`. `token_bytes[i]` is token i's length in bytes.
 
-    Special tokens have no bytes: they count in the loss per token, but not in bits per byte.
+    Special tokens have no bytes: they count in the loss per token, but not in bits per byte. What is summed
+    is summed on the CPU, in float64, which MPS does not have.
     """
     model.eval()
-    sizes = torch.tensor(token_bytes, device=model.device)
+    sizes = torch.tensor(token_bytes)
     nats, text_nats, tokens, text_bytes = 0.0, 0.0, 0, 0
     for inputs, targets in batches:
-        losses = model(inputs, targets, loss_reduction="none").double()
+        losses = model(inputs, targets, loss_reduction="none").cpu().double()
+        targets = targets.cpu()
         supervised = targets >= 0
         lengths = torch.where(supervised, sizes[targets.clamp_min(0)], 0)
         nats += losses.sum().item()

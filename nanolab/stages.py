@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from nanolab import ranks, worksheet
-from nanolab.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from nanolab.compute import Compute, choose_compute, prepare_process
+from nanolab.checkpoint import find_checkpoint, format_of, load_checkpoint, save_checkpoint
+from nanolab.compute import FORMATS, Compute, choose_compute, prepare_process
 from nanolab.corpus import text_source
 from nanolab.data import ConversationBatches, PackedBatches
 from nanolab.engine import Engine
@@ -103,6 +103,29 @@ def train_tokenizer(profile: Profile, run: Path) -> Tokenizer:
     return tokenizer
 
 
+PARENTS = {"mid": "base", "sft": "mid", "rl": "sft"}
+
+
+def compute_for(profile: Profile, stage: str, run: Path, parent: str | None = None) -> Compute:
+    """Device and number format of a stage: as the profile asks, else as its checkpoint or its parent's.
+
+    Only a run that tells none has it measured: measured anew, it might differ from stage to stage, and a
+    resumed run from an unbroken one. Under torchrun all processes ask together, and get the same format.
+    """
+    names = [None, *FORMATS]
+    begun: str | None = None
+    if ranks.is_main():
+        before = parent or PARENTS.get(stage)
+        begun = format_of(run, stage) or (format_of(run, before) if before else None)
+    # What rank 0 finds counts for all: the others may come here before its last checkpoint is written.
+    begun = names[int(ranks.total(names.index(begun) if begun in names else 0))]
+    compute = choose_compute(profile.device, profile.dtype, begun)
+    # Where it was measured, the processes may differ: bf16 must have won in all of them.
+    if ranks.anyone(compute.dtype == torch.float32):
+        compute = replace(compute, dtype=torch.float32)
+    return compute
+
+
 class Stage:
     """A stage about to train: model, optimizers and tokenizer, from its parent or where it left off.
 
@@ -121,7 +144,9 @@ class Stage:
     ) -> None:
         prepare_process()
         self.profile, self.name, self.run = profile, stage, run_dir(tag)
-        self.compute = compute or choose_compute(profile.device, profile.dtype)
+        self.parent = parent or PARENTS.get(stage)
+        self.compute = compute or compute_for(profile, stage, self.run, self.parent)
+        self.note = self.compute.note
         self.tokenizer = train_tokenizer(profile, self.run)
         if profile.source == "hub" and profile.vocab_size != self.tokenizer.get_vocab_size():
             self.profile = profile = replace(profile, vocab_size=self.tokenizer.get_vocab_size())
@@ -129,7 +154,6 @@ class Stage:
         self.log = Log(self.run)
         self.stop = StopFlag()
         self.start = 0
-        self.parent = parent or {"mid": "base", "sft": "mid", "rl": "sft"}.get(stage)
         self.parent_meta: dict[str, Any] = {}
         torch.manual_seed(profile.seed + STAGES.index(stage))
         self.model = GPT(model_config(profile)).to(self.compute.device)
@@ -173,6 +197,12 @@ class Stage:
             )
             self.start, self.parent_meta = meta["step"], meta.get("parent") or {}
             self.load_data_state(state)
+            before, now = meta.get("dtype"), self.compute.format
+            if before not in (None, now):
+                self.note = (
+                    f"Changed: {self.name} was in {before} up to step {self.start} and goes on in {now}, "
+                    "as asked; it will not equal an unbroken run."
+                )
         elif self.parent is not None:
             meta, _ = load_checkpoint(
                 find_checkpoint(self.run, self.parent), model=self.model, tokenizer=self.tokenizer
@@ -190,6 +220,7 @@ class Stage:
         meta = {
             "model_config": asdict(self.model.config), "tokenizer": self.tokenizer.hash(),
             "parent": self.parent_meta or None, "profile": self.profile.name, "seed": self.profile.seed,
+            "dtype": self.compute.format,
         }  # fmt: skip
         save_checkpoint(
             self.run, self.name, step, model=self.model, optimizers=self.optimizers,
@@ -200,6 +231,8 @@ class Stage:
         """Train from where the stage stands; yields each step's record, logged and saved as planned."""
         if ranks.is_main():
             atomic_write(self.run / "profile.json", self.profile.to_json())
+            if self.note and not self.finished:
+                print(self.note, flush=True)
         saved = done = self.start
         state = self.data_state()
         self.stop.set = False  # called again after a stop, it continues
@@ -320,6 +353,11 @@ class ReinforcementStage(Stage):
         )  # fmt: skip
 
 
+def sum_of_weights(model: GPT) -> float:
+    """Of their absolute values, on the CPU: MPS has no float64."""
+    return sum(p.detach().cpu().double().abs().sum().item() for p in model.parameters())
+
+
 def open_stage(
     profile: Profile, stage: str, tag: str, **options: Any
 ) -> SupervisedStage | ReinforcementStage:
@@ -329,14 +367,12 @@ def open_stage(
     kind = ReinforcementStage if stage == "rl" else SupervisedStage
     if ranks.world_size() == 1:
         return kind(profile, stage, tag, **options)
-    compute = choose_compute(profile.device, profile.dtype)
-    # Where the format was measured, the processes may differ: bf16 must have won in all of them.
-    if ranks.anyone(compute.dtype == torch.float32):
-        compute = replace(compute, dtype=torch.float32)
+    if options.get("compute") is None:
+        options["compute"] = compute_for(profile, stage, run_dir(tag), options.get("parent"))
     with ranks.main_first():
-        work = kind(profile, stage, tag, compute=compute, **options)
+        work = kind(profile, stage, tag, **options)
     ranks.check_alike(
         step=work.start, settings=profile, tokenizer=work.tokenizer.hash(), data=work.data_state(),
-        weights=f"{sum(p.detach().double().abs().sum().item() for p in work.model.parameters()):.6g}",
+        weights=f"{sum_of_weights(work.model):.6g}",
     )  # fmt: skip
     return work

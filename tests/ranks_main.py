@@ -1,7 +1,8 @@
 """`python -m nanolab` for test_ranks.py: one command after the other, an easy reward, and a fault on demand.
 
 Commands are separated by "then". $FAULT is for the last of them: "KILL RANK STEP" (that process ends by SIGKILL
-before that step) or "INTERRUPT RANK STEP" (torchrun then gets the signal of Ctrl-C).
+before that step) or "INTERRUPT RANK STEP" (torchrun then gets the signal of Ctrl-C). $SPEEDUP, such as "4 0.5": how many times
+faster than fp32 each process finds bf16.
 """
 
 import os
@@ -9,7 +10,7 @@ import signal
 import sys
 from itertools import groupby
 
-from nanolab import cli
+from nanolab import cli, compute
 from nanolab.interrupt import StopFlag
 from nanolab.tasks.tiny import TinyGSM
 
@@ -37,6 +38,9 @@ def arm(fault: str) -> None:
 
 def main() -> int:
     TinyGSM.reward = easy_reward
+    if "SPEEDUP" in os.environ:
+        speedup = float(os.environ["SPEEDUP"].split()[int(os.environ["RANK"])])
+        compute.cpu_speedup_of_bf16 = lambda: speedup
     *earlier, last = [list(command) for then, command in groupby(sys.argv[1:], "then".__eq__) if not then]
     for command in earlier:
         if status := cli.main(command):

@@ -1,6 +1,7 @@
 """The doctor: fine machines get 0, each problem gets a remedy, estimates follow from the plan."""
 
 import builtins
+import itertools
 import time
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from nanolab import doctor
 from nanolab.compute import Compute
 from nanolab.paths import home
 from nanolab.profiles import get_profile
+from nanolab.train import StepRecord
 
 CPU = Compute(torch.device("cpu"), torch.float32, "for the test")
 
@@ -94,6 +96,67 @@ def test_three_steps_train_and_repeat_exactly():
 def test_a_short_training_is_told_in_seconds():
     assert doctor.training_time({"base": 0.05, "mid": 0.02}) == "4 seconds of training (base 3, mid 1)"
     assert doctor.training_time({"base": 3.0, "mid": 2.04}) == "5.0 minutes of training (base 3.0, mid 2.0)"
+
+
+def test_thousands_of_minutes_are_told_in_hours():
+    assert (
+        doctor.training_time({"base": 3000.0, "mid": 150.0}) == "52.5 hours of training (base 50.0, mid 2.5)"
+    )
+    assert doctor.training_time({"base": 100.0, "mid": 79.0}).startswith("179.0 minutes of training")
+
+
+def test_the_fastest_step_counts_and_a_neighbour_does_not(monkeypatch):
+    """Of the steps of a few seconds three quarters are slowed down, by ten times."""
+    monkeypatch.setattr(doctor, "MEASURING_SECONDS", 0.05)
+
+    def disturbed(*_, **__):
+        for number in itertools.count():
+            time.sleep(0.001)
+            yield StepRecord(number, 1.0, 1.0, 1000, 1000, 1.0, seconds=0.1 if number % 4 == 2 else 1.0)
+
+    monkeypatch.setattr("nanolab.bench.training_steps", disturbed)
+    assert doctor.training_rate(get_profile("smoke"), CPU) == pytest.approx(10_000)
+
+
+def test_sampling_is_timed_in_several_tries_from_the_same_place(monkeypatch):
+    places = []
+
+    def best_of(work, tries):
+        places.extend(work() for _ in range(tries))
+        return 0.5
+
+    monkeypatch.setattr("nanolab.compute.best_seconds", best_of)
+    profile = get_profile("smoke")
+    rows = profile.rl.examples_per_step * profile.rl.num_samples
+    # Tries that went on from each other would fill the cache, and raise.
+    assert doctor.sampling_rate(profile, CPU, steps=20, tries=3) == 20 * rows / 0.5 and len(places) == 3
+
+
+@pytest.mark.parametrize(("load", "words"), [(0.0, "--profile smoke"), (3.0, "close the busy programs")])
+def test_busy_programs_do_not_turn_the_advice_to_a_smaller_profile(load, words, monkeypatch):
+    monkeypatch.setattr(doctor, "training_rate", lambda *_: 500.0)
+    monkeypatch.setattr(doctor, "sampling_rate", lambda *_: 500.0)
+    *_, advice = doctor.plan(get_profile("laptop"), CPU, load)
+    assert advice.name == "advice" and words in advice.found
+
+
+def test_the_load_is_that_from_before_the_measurements(monkeypatch):
+    monkeypatch.setattr(doctor, "MEASURING_SECONDS", 0.0)
+    monkeypatch.setattr(doctor.os, "getloadavg", lambda: (0.1, 0.0, 0.0), raising=False)
+    seen = []
+
+    def plan(profile, compute, load):
+        seen.append(load)
+        return iter(())
+
+    def measured(compute):
+        monkeypatch.setattr(doctor.os, "getloadavg", lambda: (99.0, 0.0, 0.0))
+        return doctor.Finding("3 steps", "")
+
+    monkeypatch.setattr(doctor, "plan", plan)
+    monkeypatch.setattr(doctor, "compare_devices", measured)
+    list(doctor.arithmetic(quick=False))
+    assert seen == [0.0] and doctor.load_of_others() == 99.0
 
 
 def test_minutes_follow_from_steps_and_speed():

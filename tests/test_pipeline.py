@@ -117,6 +117,77 @@ def test_a_resumed_stage_equals_an_unbroken_one_bit_for_bit(stage, monkeypatch):
     assert losses(whole.run) == losses(rest.run)
 
 
+def speedup_of_bf16(monkeypatch, ratio):
+    """What the timing of the formats says from now on."""
+    monkeypatch.setattr("nanolab.compute.cpu_speedup_of_bf16", lambda: ratio)
+
+
+MEASURED = replace(PROFILE, dtype="auto")
+
+
+@pytest.mark.parametrize(("first", "then"), [(4.0, 0.4), (0.4, 4.0)])
+def test_a_run_killed_in_any_stage_keeps_its_format_and_equals_an_unbroken_one(
+    first, then, monkeypatch, capsys
+):
+    monkeypatch.setattr("nanolab.tasks.TinyGSM.reward", lambda self, example, text: float(len(text) % 2))
+    begun, other = ("bfloat16", "float32") if first > then else ("float32", "bfloat16")
+    whole, killed = f"whole-{begun}", f"killed-{begun}"
+    for stage in STAGES:
+        speedup_of_bf16(monkeypatch, first if stage == "base" else then)
+        unbroken = open_stage(MEASURED, stage, whole)
+        assert unbroken.compute.format == begun
+        shutil.rmtree(run_dir(killed), ignore_errors=True)
+        for record in unbroken.steps():
+            if record.index == unbroken.plan.save_every:
+                # What is on the disk at this moment is what a kill would leave.
+                shutil.copytree(unbroken.run, run_dir(killed))
+        speedup_of_bf16(monkeypatch, then)
+        capsys.readouterr()
+        resumed = open_stage(MEASURED, stage, killed)
+        assert 0 < resumed.start < resumed.schedule.steps and resumed.compute.format == begun
+        list(resumed.steps())
+        assert f"--dtype {other}" in capsys.readouterr().out
+        assert load_model(stage, model_tag=killed)[2]["dtype"] == begun
+        assert_same(contents(unbroken), contents(resumed))
+
+
+def test_a_format_asked_for_wins_and_a_change_within_a_stage_is_told(monkeypatch, capsys):
+    speedup_of_bf16(monkeypatch, 4.0)
+    train("base", "asked", MEASURED)
+    mid = open_stage(replace(MEASURED, dtype="float32"), "mid", "asked")
+    for record in mid.steps():
+        if record.index == 2:
+            break
+    assert mid.compute.format == "float32" and capsys.readouterr().out == ""
+    assert open_stage(MEASURED, "mid", "asked").compute.format == "float32"
+    changed = open_stage(replace(MEASURED, dtype="bfloat16"), "mid", "asked")
+    list(changed.steps())
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "float32 up to step 3" in line and "goes on in bfloat16" in line and "not equal" in line
+    list(open_stage(replace(MEASURED, dtype="float32"), "mid", "asked").steps())
+    assert capsys.readouterr().out == "", "a finished stage goes on in nothing"
+    assert open_stage(MEASURED, "sft", "asked").compute.format == "bfloat16"
+
+
+def test_a_run_of_an_older_version_tells_no_format_and_has_it_measured(monkeypatch):
+    monkeypatch.setattr("nanolab.stages.format_of", lambda run, stage: None)
+    for ratio, format in ((0.4, "float32"), (4.0, "bfloat16")):
+        speedup_of_bf16(monkeypatch, ratio)
+        assert open_stage(MEASURED, "base", "older").compute.format == format
+
+
+def test_a_damaged_checkpoint_has_no_say_in_the_format(monkeypatch):
+    speedup_of_bf16(monkeypatch, 4.0)
+    train("base", "damaged", MEASURED)
+    newest = find_checkpoint(run_dir("damaged"), "base")
+    meta = (newest / "meta.json").read_text(encoding="utf-8")
+    (newest / "meta.json").write_text(meta.replace("bfloat16", "float32 "), encoding="utf-8")
+    speedup_of_bf16(monkeypatch, 0.4)
+    with pytest.warns(UserWarning, match="the one before it is used") as told:
+        assert open_stage(MEASURED, "base", "damaged").compute.format == "bfloat16"
+    assert len(told) == 1
+
+
 def test_rl_is_held_by_the_model_it_started_from():
     for stage in ("base", "mid", "sft", "rl"):
         work, _ = train(stage, "leash")
@@ -310,16 +381,18 @@ def test_command_line_errors_are_one_paragraph(capsys):
 
 
 def test_lab_opens_the_course_with_the_challenges_in_reach(monkeypatch):
-    called, places = [], []
+    called, places, spins = [], [], []
 
     def call(command, env):
         called.extend(command)
         places.append(env["JUPYTER_CONFIG_PATH"])
+        spins.append(env.get("GOMP_SPINCOUNT"))
         return 0
 
     monkeypatch.setattr(subprocess, "call", call)
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "the-learners-own")
     assert main(["lab"]) == 0
+    assert spins == [os.environ.get("GOMP_SPINCOUNT")], "a notebook may load torch before nanolab"
     (root,) = (Path(argument.split("=")[1]) for argument in called if "root_dir=" in argument)
     (page,) = (argument.split("/lab/tree/")[1] for argument in called if "default_url=" in argument)
     assert (root / page).is_file() and (root / "challenges").is_dir()

@@ -205,6 +205,19 @@ def test_a_killed_process_ends_the_others_with_one_error_and_the_run_goes_on_wit
     assert_alike(folder, "one", "killed", "base")
 
 
+def test_processes_that_measure_differently_agree_and_keep_what_the_run_began_in(folder, one):
+    measured = ["--dtype", "auto"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nanolab.compute.cpu_speedup_of_bf16", lambda: 4.0)
+        alone(folder, [*base(folder, "begun"), *measured])
+    shutil.rmtree(folder / "runs" / "begun" / "base" / f"step-{STEPS:06d}")
+    commands = [*base(folder, "begun"), *measured, "then", *base(folder, "fresh"), *measured]
+    done = together(folder, commands, SPEEDUP="4 0.5")
+    assert done.returncode == 0, done.stderr
+    kept, fresh = (line for line in done.stdout.splitlines() if line.startswith("== base"))
+    assert "cpu in bfloat16, resumed at step 16" in kept and "cpu in float32" in fresh
+
+
 def test_only_the_first_error_is_reported():
     class Store:
         reports = 0

@@ -165,7 +165,7 @@ def findings(trained: Any, untrained: Any, tokenizer: Any) -> dict[str, tuple[bo
     animal = np.array([True] * len(ANIMALS) + [False] * len(COUNTRIES))
     p, mixed, shown_share = {}, {}, 0.0
     for name, model in (("trained", trained), ("untrained", untrained)):
-        table = model.get_parameter("transformer.wte.weight").detach().double().cpu().numpy()
+        table = model.get_parameter("transformer.wte.weight").detach().cpu().double().numpy()
         words = [table[tokenizer.encode(" " + word)].mean(axis=0) for word in (*ANIMALS, *COUNTRIES)]
         vectors = np.stack(words)
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -63,7 +63,7 @@ def small_models(tokenizer: Any) -> list[Any]:
 
 def table_of(model: Any, name: str = "transformer.wte.weight") -> Array:
     """The token embeddings of a model, `(vocabulary, width)`."""
-    return model.get_parameter(name).detach().double().cpu().numpy()
+    return model.get_parameter(name).detach().cpu().double().numpy()
 
 
 def word_cases(tokenizer: Any) -> list[tuple[Any, list[str]]]:

@@ -110,7 +110,7 @@ def logits_after(model: Any, tokenizer: Tokenizer, text: str, bos: bool) -> Tens
     """`(1, T, V)` in double precision, on the CPU; with `<|bos|>` before the text or without."""
     ids = [tokenizer.get_bos_token_id()] * bos + tokenizer.encode(text)
     with torch.inference_mode():
-        return model(torch.tensor([ids], device=model.device)).double().cpu()
+        return model(torch.tensor([ids], device=model.device)).cpu().double()
 
 
 def names_of(tokenizer: Tokenizer, id: int) -> set[str]:
