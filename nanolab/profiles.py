@@ -183,9 +183,17 @@ class Profile:
             ) from None
 
 
-def _tiny_sizes(**changes: int) -> dict[str, int]:
-    sizes = {"talk": 18_000, "mmlu": 400, "arc": 400, "gsm": 5_000, "gsm_in_head": 5_000, "identity": 800}
-    return {**sizes, "spelling": 16_000, "bee": 500, **changes}
+_TINY_SIZES = {
+    "talk": 24_000, "mmlu": 6_000, "arc": 2_000, "gsm": 3_500, "gsm_in_head": 3_500, "spelling": 9_000,
+    "bee": 600,
+}  # fmt: skip
+"""Conversations of each kind in midtraining and fine-tuning: what is asked most has the largest share."""
+
+_PARTS_OF_2026: dict[str, Any] = {
+    "value_embeddings": True, "residual_scalars": True, "qk_gain": 1.2, "polar_express": True,
+    "muon_beta2": 0.9,
+}  # fmt: skip
+"""Of what nanochat added until mid-2026, what helps a small model in a few minutes (docs/experiments.md)."""
 
 
 # nanochat's mixtures: about 850,000 conversations in mid, with the identity ones twice, and 23,000 in sft.
@@ -199,26 +207,26 @@ def _smoke() -> Profile:
         "smoke", depth=2, vocab_size=1024, sequence_len=256, digits=1, source="tinyworld",
         base=replace(plan, num_iterations=120), mid=plan, sft=replace(plan, num_iterations=40),
         rl=RLPlan(
-            3, examples_per_step=4, num_samples=4, max_new_tokens=48, eval_every=-1, eval_examples=16,
+            3, examples_per_step=4, num_samples=4, max_new_tokens=96, eval_every=-1, eval_examples=16,
             kl_weight=0.08,
         ),
-        mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
+        head_dim=64, mid_sizes=dict(_TINY_SIZES), sft_sizes=dict(_TINY_SIZES), **_PARTS_OF_2026,
     )  # fmt: skip
 
 
 def _laptop() -> Profile:
-    plan = StagePlan(340, 2048, 8, 256, warmdown_ratio=0.5)
+    plan = StagePlan(900, 2048, 8, 256, warmdown_ratio=0.5)
     return Profile(
-        "laptop", depth=4, vocab_size=2048, sequence_len=256, digits=1, source="tinyworld",
+        "laptop", depth=3, width=128, vocab_size=2048, sequence_len=256, digits=1, source="tinyworld",
         base=plan,
-        mid=replace(plan, num_iterations=150, warmdown_ratio=0.2),
-        sft=replace(plan, num_iterations=240, init_lr_frac=0.7, warmdown_ratio=1.0),
+        mid=replace(plan, num_iterations=400, warmdown_ratio=0.2),
+        sft=replace(plan, num_iterations=650, init_lr_frac=0.7, warmdown_ratio=1.0),
         rl=RLPlan(
-            30, examples_per_step=16, num_samples=8, init_lr_frac=0.1, eval_every=15, eval_examples=200,
-            kl_weight=0.08,
+            30, examples_per_step=16, num_samples=8, max_new_tokens=96, init_lr_frac=0.1, eval_every=15,
+            eval_examples=200, kl_weight=0.08,
         ),
-        matrix_lr=0.06, embedding_lr=0.3,
-        mid_sizes=_tiny_sizes(), sft_sizes=_tiny_sizes(),
+        matrix_lr=0.06, embedding_lr=0.3, head_dim=64,
+        mid_sizes=dict(_TINY_SIZES), sft_sizes=dict(_TINY_SIZES), **_PARTS_OF_2026,
     )  # fmt: skip
 
 
