@@ -161,7 +161,7 @@ def rotary_scores(query: Tensor, key: Tensor, distance: int, positions: Sequence
     """How well a query fits a key `distance` tokens before it, wherever the pair stands.
 
     query, key: `(D,)`, of two tokens; positions: where the query stands. The score is what the softmax of
-    attention gets: positions count only through rotary's turning.
+    attention gets, but for the model's `qk_gain`: positions count only through rotary's turning.
     """
     if min(positions) < distance:
         raise ConfigError(
