@@ -13,7 +13,7 @@ from nanolab.chat import render_for_completion
 from nanolab.engine import Engine
 from nanolab.model import GPT
 from nanolab.tasks import Task
-from nanolab.tinyworld.exam import exam_questions
+from nanolab.tinyworld.exam import ExamQuestion, exam_questions
 from nanolab.tokenizer import Tokenizer
 
 
@@ -135,16 +135,30 @@ def converse(engine: Engine, asked: Sequence[Sequence[str]], *, max_tokens: int 
     return [messages[-1]["content"] if messages else "" for messages in conversations]
 
 
+@dataclass(frozen=True)
+class ExamAnswer:
+    """What a model said to a question of the exam, and whether it is right."""
+
+    question: ExamQuestion
+    reply: str
+    right: bool
+
+
+def exam_answers(engine: Engine, every: int = 1) -> list[ExamAnswer]:
+    """The exam (`tinyworld/exam.py`), or one in `every` of its questions, answered and marked."""
+    questions = exam_questions()[::every]
+    replies = converse(engine, [question.turns for question in questions])
+    return [
+        ExamAnswer(question, reply, question.marks(reply))
+        for question, reply in zip(questions, replies, strict=True)
+    ]
+
+
 def exam_scores(engine: Engine) -> dict[str, Score]:
-    """The exam (`tinyworld/exam.py`): right answers within TinyWorld, and "I don't know" outside of it."""
-    replies = converse(engine, [question.turns for question in exam_questions()])
-    scores = {}
+    """Right answers to the exam within TinyWorld, and "I don't know" outside of it."""
+    answered, scores = exam_answers(engine), {}
     for outside, name in ((False, "exam"), (True, "exam, outside its world")):
-        right = [
-            question.marks(reply)
-            for question, reply in zip(exam_questions(), replies, strict=True)
-            if question.outside == outside
-        ]
+        right = [one.right for one in answered if one.question.outside == outside]
         scores[name] = Score(sum(right), len(right))
     return scores
 

@@ -20,11 +20,11 @@ from nanolab.tasks.tiny import FactRecall, TinyARC, TinyGSM, TinyMMLU
 from nanolab.tokenizer import Tokenizer
 
 PROMPTS = (
-    "Hello!",
-    "Who are you?",
-    "What is the capital of France?",
-    "What does a cow eat?",
+    "what is the capital of france",
+    "2 + 2",
     'Spell the word "garden".',
+    "Why are leaves green?",
+    "Tell me a joke",
     "Tom has 6 apples. Mia gives him 7 more. How many apples does Tom have now?",
 )
 

@@ -10,7 +10,7 @@ import torch
 
 from nanolab.errors import ConfigError
 from nanolab.lessons import anatomy
-from nanolab.model import GPT, GPTConfig
+from nanolab.model import GPT, GPTConfig, norm
 from nanolab.optim import LearningRates
 from nanolab.tokenizer import Tokenizer
 
@@ -49,6 +49,44 @@ def test_the_trace_goes_from_ids_to_logits_and_leaves_no_hooks(model):
 def test_the_trace_can_be_drawn(model):
     figure = anatomy.draw_trace(anatomy.trace(model, torch.arange(10)[None]))
     assert figure.axes[0].get_xlabel()
+
+
+MODERN = replace(CONFIG, value_embeddings=True, residual_scalars=True, qk_gain=1.2)
+
+
+def test_the_trace_shows_a_value_embedding_where_the_model_has_one():
+    stops = anatomy.trace(GPT(replace(MODERN, n_layer=3, n_kv_head=2)), torch.arange(10)[None])
+    shapes = {stop.name: stop.shape for stop in stops}
+    assert shapes["value embedding 0"] == shapes["value embedding 2"] == (1, 10, 16)
+    assert "value embedding 1" not in shapes
+    assert not any(
+        "value embedding" in stop.name for stop in anatomy.trace(GPT(CONFIG), torch.ones(1, 3).long())
+    )
+
+
+def test_values_are_the_usual_ones_plus_a_gated_share_of_the_tokens_own():
+    model, ids = stirred(GPT(MODERN)).eval(), torch.arange(9)
+    inside = anatomy.look_inside(model, ids)
+    x = norm(inside.reads[1])
+    usual, own = model.blocks[1].attn.c_v(x), model.value_embeds["1"](ids)
+    share = anatomy.gates(model, inside, 1).T.unsqueeze(-1)
+    assert torch.allclose(inside.values[1], usual.view(9, 4, 8) + share * own.view(9, 4, 8), atol=1e-5)
+    assert share.min() > 0 and share.max() < 3
+    assert torch.allclose(inside.values[0], model.blocks[0].attn.c_v(norm(inside.reads[0])).view(9, 4, 8))
+
+
+def test_each_block_reads_a_mix_of_the_stream_and_the_first_embedding():
+    model, ids = stirred(GPT(MODERN)).eval(), torch.arange(9)
+    inside = anatomy.look_inside(model, ids)
+    for block, before in enumerate((inside.first, inside.leaves[0])):
+        mix = model.resid_lambdas[block] * before + model.x0_lambdas[block] * inside.first
+        assert torch.allclose(mix, inside.reads[block], atol=1e-5)
+
+
+def test_a_block_without_a_value_embedding_has_no_gate():
+    model = GPT(MODERN)
+    with pytest.raises(ConfigError, match="block 0 has no value embedding"):
+        anatomy.gates(model, anatomy.look_inside(model, torch.arange(5)), 0)
 
 
 def test_attention_rows_sum_to_one_and_never_look_ahead(model):

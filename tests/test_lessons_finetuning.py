@@ -20,7 +20,7 @@ from nanolab.tokenizer import Tokenizer
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    texts = [message["content"] for talk in TinyTalk(size=300) for message in talk["messages"]]
+    texts = [message["content"] for talk in TinyTalk(size=300) for message in talk["messages"][::2]]
     return Tokenizer.train(texts, 400)
 
 
@@ -151,6 +151,19 @@ def test_hard_questions_are_of_eight_kinds_and_the_large_numbers_are_large():
             sum(word.strip(".").isdigit() and len(word.strip(".")) == 3 for word in question.text.split())
             == 2
         )
+
+
+def test_a_reply_admits_it_whatever_was_asked():
+    outside, fact = exam.outside_questions(3), exam.exam(1)[0]
+    replies = [
+        (outside[0], exam.one_line("I don't know. My world is small.")),
+        (fact, "I do not know."),
+        (fact, "Paris."),
+    ]
+    marked = [exam.Marked(one, reply, True, True, False) for one, reply in replies]
+    assert exam.admits(marked) == pytest.approx(200 / 3) and exam.admits([]) == 0
+    assert exam.has_shape("fact", outside[0].answer)
+    assert all(one.task.evaluate(one.conversation, one.answer) for one in outside)
 
 
 def test_at_temperature_0_there_is_one_answer(tokenizer, model):

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from nanolab.errors import ConfigError
+from nanolab.evals import ExamAnswer
 from nanolab.lessons import choices, measuring
 from nanolab.model import GPT, GPTConfig
 from nanolab.profiles import get_profile
 from nanolab.tasks import FactRecall, TinyTalk
+from nanolab.tinyworld.exam import ExamQuestion, exam_questions
 from nanolab.tinyworld.facts import get_fact, matches
 from nanolab.tokenizer import Tokenizer
 
@@ -24,7 +26,7 @@ def test_per_cent_and_bars_keep_the_form_of_what_was_asked():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    texts = [message["content"] for talk in TinyTalk(size=400) for message in talk["messages"]]
+    texts = [message["content"] for talk in TinyTalk(size=400) for message in talk["messages"][::2]]
     return Tokenizer.train(texts, 400)
 
 
@@ -113,6 +115,51 @@ class _always(torch.nn.Module):
         logits = torch.zeros(*x.shape[:-1], self.weight.size(0))
         logits[..., self.token] = 100.0
         return logits
+
+
+# ---- the exam
+
+QUESTIONS = (
+    ExamQuestion("fact", ("capital of peru",), ("Lima",)),
+    ExamQuestion("fact", ("moon of earth",), ("the Moon",)),
+    ExamQuestion("sum", ("1 + 1", "and 2 + 2"), ("4",)),
+    ExamQuestion("outside", ("who won",)),
+)
+
+
+def answered(*replies):
+    return [ExamAnswer(one, reply, one.marks(reply)) for one, reply in zip(QUESTIONS, replies, strict=True)]
+
+
+def test_a_model_that_never_knows_is_right_about_all_that_is_outside():
+    silent, bold = answered(*["I don't know."] * 4), answered("Lima.", "I don't know.", "5", "France won.")
+    found = measuring.within_and_outside({"silent": silent, "bold": bold})
+    assert found["within its world"] == {"silent": [False] * 3, "bold": [True, False, False]}
+    assert found["outside"] == {"silent": [True], "bold": [False]}
+
+
+def test_the_exam_by_kind_tells_how_often_the_last_model_does_not_know():
+    rows = measuring.exam_rows(
+        {"a": answered(*["Lima"] * 4), "b": answered("Lima", "I don't know.", "4", "No.")}
+    )
+    assert rows[0] == {"kind": "fact", "asked": 2, "a": "50%", "b": "50%", '"I don\'t know"': "50%"}
+    assert [row["kind"] for row in rows] == ["fact", "sum", "outside"]
+
+
+def test_wrong_answers_are_drawn_from_the_whole_exam():
+    marked = answered("Lima", "Mars", "5", "France won.")
+    assert [row["model"] for row in measuring.exam_failures(marked, 2)] == ["Mars", "5"]
+    assert measuring.exam_failures(marked, 9)[-1] == {
+        "kind": "outside", "you": "who won", "model": "France won.", "right": "I don't know"
+    }  # fmt: skip
+    assert measuring.exam_failures(marked, 9)[1]["you"] == "1 + 1 ... and 2 + 2"
+    assert measuring.exam_failures(marked[:1], 3) == []
+
+
+def test_a_part_of_the_exam_is_asked_of_every_model(tokenizer):
+    found = measuring.sit_exam({"a": tiny_model(tokenizer), "b": tiny_model(tokenizer)}, tokenizer, every=60)
+    assert len(found["a"]) == -(-len(exam_questions()) // 60)
+    assert [one.question for one in found["a"]] == [one.question for one in found["b"]]
 
 
 # ---- inside the model
@@ -241,5 +288,5 @@ def test_a_leak_is_found_and_an_accident_of_a_few_words_is_not():
 
 def test_the_facts_asked_for_evaluation_are_not_in_the_conversations_of_training():
     asked = [FactRecall(tier="common")[i]["messages"][0]["content"] for i in range(50)]
-    train = [message["content"] for talk in TinyTalk(size=500) for message in talk["messages"]]
+    train = [message["content"] for talk in TinyTalk(size=500) for message in talk["messages"][::2]]
     assert not any(measuring.shared_phrases(train, asked))

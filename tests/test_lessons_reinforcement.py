@@ -22,7 +22,7 @@ from nanolab.tokenizer import Tokenizer
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    texts = [message["content"] for talk in TinyTalk(size=300) for message in talk["messages"]]
+    texts = [message["content"] for talk in TinyTalk(size=300) for message in talk["messages"][::2]]
     return Tokenizer.train(texts, 400)
 
 

@@ -11,7 +11,7 @@ from nanolab.data import ConversationBatches
 from nanolab.errors import ConfigError
 from nanolab.lessons import costs, scaling
 from nanolab.model import GPT, GPTConfig
-from nanolab.profiles import PROFILES, get_profile
+from nanolab.profiles import PROFILES, get_profile, override
 from nanolab.stages import model_config
 from nanolab.tasks import TinyTalk
 from nanolab.tokenizer import Tokenizer
@@ -21,7 +21,7 @@ WORLD = {"train": ["The cow eats grass. The cow is an animal."] * 40, "val": ["T
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    texts = [message["content"] for talk in TinyTalk(size=300) for message in talk["messages"]]
+    texts = [message["content"] for talk in TinyTalk(size=300) for message in talk["messages"][::2]]
     return Tokenizer.train(texts, 320)
 
 
@@ -40,7 +40,7 @@ def test_the_width_of_a_profile_gives_the_profile_s_own_model(name):
 
 def test_counting_without_building_agrees_with_the_model():
     for depth in (1, 2, 4):
-        profile = get_profile("laptop")
+        profile = override(get_profile("laptop"), value_embeddings=False, residual_scalars=False)
         model = GPT(scaling.config_of(profile, 64 * depth))
         assert costs.model_size(depth, profile.vocab_size)[0] == model.num_parameters()
         flops = costs.training_flops(depth, profile.vocab_size, 10, profile.sequence_len)
@@ -150,7 +150,9 @@ def test_twice_the_speed_is_half_the_hours_and_half_the_price():
 
 
 def test_every_profile_and_budget_has_its_row():
-    assert [row["profile"] for row in costs.profile_rows(tuple(PROFILES))] == list(PROFILES)
+    rows = costs.profile_rows(tuple(PROFILES))
+    assert [row["profile"] for row in rows] == list(PROFILES)
+    assert rows[0]["parameters"] == f"{GPT(model_config(get_profile(rows[0]['profile']))).num_parameters():,}"
     results, _ = scaling.saved_table("smoke")
     groups = scaling.by_budget(results)
     assert len(costs.budget_rows(groups)) == len(costs.curves(groups))

@@ -62,6 +62,10 @@ def trace(model: GPT, ids: Tensor) -> list[Stop]:
             for number, block in enumerate(model.blocks)
             if number
         ),
+        *(
+            (f"value embedding {layer}", f"for block {layer}: each id's second row", table)
+            for layer, table in model.value_embeds.items()
+        ),
         ("logits", "a score for every token of the vocabulary", model.lm_head),
     ]
     hooks = [
@@ -157,7 +161,7 @@ def rotary_scores(query: Tensor, key: Tensor, distance: int, positions: Sequence
     """How well a query fits a key `distance` tokens before it, wherever the pair stands.
 
     query, key: `(D,)`, of two tokens; positions: where the query stands. The score is what the softmax of
-    attention gets: positions count only through rotary's turning.
+    attention gets, but for the model's `qk_gain`: positions count only through rotary's turning.
     """
     if min(positions) < distance:
         raise ConfigError(
@@ -174,6 +178,54 @@ def rotary_scores(query: Tensor, key: Tensor, distance: int, positions: Sequence
         float(turned(query, place) @ turned(key, place - distance)) / query.numel() ** 0.5
         for place in positions
     ]
+
+
+# ---- the parts of 2026
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What passed through a model that read one text of T tokens."""
+
+    first: Tensor
+    """the embedding, as the first block gets it: `(T, C)`"""
+    reads: list[Tensor]
+    """the stream that each block reads, `(T, C)`"""
+    leaves: list[Tensor]
+    """the stream that each block leaves behind, `(T, C)`"""
+    values: list[Tensor]
+    """what the attention of each block gathers from, `(T, H, D)`"""
+
+
+@torch.no_grad()
+def look_inside(model: GPT, ids: Tensor) -> Inside:
+    """Run one text `(T,)` through the model, and keep the streams between its blocks and the values."""
+    reads: list[Tensor] = []
+    leaves: list[Tensor] = []
+
+    def catch(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        reads.append(inputs[0][0])
+        leaves.append(output[0])
+
+    hooks = [block.register_forward_hook(catch) for block in model.blocks]
+    cache = KVCache(model.config, 1, ids.numel(), model.device)  # keeps the values as attention gets them
+    try:
+        model(ids[None], kv_cache=cache)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Inside(model.embed(ids[None], None, None)[0], reads, leaves, list(cache.store[:, 1, 0]))
+
+
+@torch.no_grad()
+def gates(model: GPT, inside: Inside, layer: int) -> Tensor:
+    """`(heads, T)`: how much of its own value each token gets in a block, by its gate, from 0 to 3."""
+    gate = model.blocks[layer].attn.ve_gate
+    if gate is None:
+        raise ConfigError(
+            f"block {layer} has no value embedding.\nAsk for one of {', '.join(model.value_embeds)}."
+        )
+    return 3 * torch.sigmoid(gate(norm(inside.reads[layer])[:, :GATE_CHANNELS])).T
 
 
 # ---- where the parameters are, and the arithmetic

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
+
 from nanolab.lessons.scaling import SizeResult
+from nanolab.model import GPT
 from nanolab.profiles import get_profile
+from nanolab.stages import model_config
 
 
 def model_size(depth: int, vocab_size: int) -> tuple[int, int]:
-    """`(parameters, weights in matrix products)` of a model of `depth` and width 64 * depth."""
+    """`(parameters, weights in matrix products)` of a model of late 2025, of `depth` and width 64 * depth."""
     width = 64 * depth
     blocks = 12 * depth * width**2
     return blocks + 2 * vocab_size * width, blocks + vocab_size * width
@@ -66,15 +71,16 @@ def profile_rows(names: Sequence[str]) -> list[dict[str, Any]]:
     for profile in map(get_profile, names):
         plan = profile.base
         tokens = plan.num_iterations * plan.total_batch_size
-        flops = training_flops(profile.depth, profile.vocab_size, tokens, plan.max_seq_len)
-        parameters, _ = model_size(profile.depth, profile.vocab_size)
+        with torch.device("meta"):  # its shapes alone
+            model = GPT(replace(model_config(profile), sequence_len=plan.max_seq_len))
+        flops = float(tokens) * model.flops_per_token()
         rows.append(
             {
                 "profile": profile.name,
                 "depth": profile.depth,
                 "vocabulary": f"{profile.vocab_size:,}",
                 "context": profile.sequence_len,
-                "parameters": f"{parameters:,}",
+                "parameters": f"{model.num_parameters():,}",
                 "tokens a step": f"{plan.total_batch_size:,}",
                 "base tokens": f"{tokens:,}",
                 "base FLOPs": f"{flops:.1e}",

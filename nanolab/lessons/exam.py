@@ -13,10 +13,14 @@ from nanolab.lessons.pretraining import milestones
 from nanolab.lessons.problems import calls
 from nanolab.model import GPT
 from nanolab.stages import SupervisedStage
-from nanolab.tasks import FactRecall, SimpleSpelling, Task, TinyGSM, TinyMMLU
+from nanolab.tasks import FactRecall, OutsideQuestions, SimpleSpelling, Task, TinyGSM, TinyMMLU
 from nanolab.tasks.base import pick, reply_text
+from nanolab.tinyworld.outside import says_so
 from nanolab.tokenizer import Tokenizer
 from nanolab.train import StepRecord
+
+LONGEST = 96
+"""Tokens of room for an answer: a word problem of three steps takes about 90."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def exam(count: int, seed: int = 0) -> list[Question]:
 
 
 def sit(
-    model: GPT, tokenizer: Tokenizer, questions: Sequence[Question], *, max_tokens: int = 64,
+    model: GPT, tokenizer: Tokenizer, questions: Sequence[Question], *, max_tokens: int = LONGEST,
     use_tools: bool = True,
 ) -> list[Marked]:  # fmt: skip
     """The model's likeliest answer to every question, marked. Leaves the model in eval mode."""
@@ -102,7 +106,7 @@ def two_ways(
     engine = Engine(model.eval(), tokenizer)
     prompts = [render_for_completion(tokenizer, problem.conversation) for problem in problems]
     groups = engine.generate_batch(
-        prompts, num_samples=num_samples, max_tokens=64, temperature=1.0, seed=seed
+        prompts, num_samples=num_samples, max_tokens=LONGEST, temperature=1.0, seed=seed
     )
     marks: dict[str, list[bool]] = {"with the calculator": [], "in its head": []}
     for problem, samples in zip(problems, groups, strict=True):
@@ -171,7 +175,7 @@ def variety(
     rows = []
     for temperature in temperatures:
         groups = engine.generate_batch(
-            prompts, num_samples=samples, max_tokens=48, temperature=temperature, seed=seed
+            prompts, num_samples=samples, max_tokens=LONGEST, temperature=temperature, seed=seed
         )
         texts = [[engine.completion_text(sample) for sample in group] for group in groups]
         right = [
@@ -213,6 +217,17 @@ def hard_questions(count: int, seed: int = 0) -> dict[str, list[Question]]:
         name: [Question(kind, task, one) for one in islice(examples, count)]
         for name, (kind, task, examples) in found.items()
     }
+
+
+def outside_questions(count: int, seed: int = 0) -> list[Question]:
+    """`count` questions from outside TinyWorld, none of them in training: right is "I don't know"."""
+    task = OutsideQuestions("val", size=count, seed=seed)
+    return [Question("fact", task, one) for one in task]
+
+
+def admits(marked: Sequence[Marked]) -> float:
+    """How many of the replies say "I don't know", in %."""
+    return 100 * sum(says_so(one.reply) for one in marked) / max(1, len(marked))
 
 
 class LargeSums(TinyGSM):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -19,13 +20,15 @@ from nanolab.checkpoint import load_model
 from nanolab.data import ConversationBatches
 from nanolab.engine import Engine
 from nanolab.errors import ConfigError
-from nanolab.evals import answers
+from nanolab.evals import ExamAnswer, answers, exam_answers
 from nanolab.expect import note
+from nanolab.lessons.exam import one_line
 from nanolab.model import GPT
 from nanolab.optim import LearningRates, Schedule, build_optimizers
 from nanolab.profiles import STAGES, Profile
 from nanolab.reference import unpack
 from nanolab.tasks import FactRecall, SimpleSpelling, Task, TinyGSM
+from nanolab.tinyworld.outside import says_so
 from nanolab.tokenizer import Tokenizer
 from nanolab.train import fit
 from nanolab.viz.words import cosines, word_vectors
@@ -48,6 +51,7 @@ def report_card(
 
     Nothing asked occurs in training. Answers are the likeliest (temperature 0). "ends its answer" is
     about form alone: whether a reply closes with `<|assistant_end|>` within `max_tokens`, right or wrong.
+    Word problems, whose steps take room, get twice as many.
     """
     model.eval()
     engine = Engine(model, tokenizer)
@@ -55,7 +59,7 @@ def report_card(
     tasks += [SimpleSpelling(split="val", size=500), TinyGSM(split="val", size=500)]
     card = {}
     for name, task in zip(MEASURES, tasks, strict=False):
-        given = answers(engine, task, count, max_tokens=max_tokens + 16 * (name == "word problems"))
+        given = answers(engine, task, count, max_tokens=max_tokens * (1 + (name == "word problems")))
         card[name] = [right for (right,) in given]
     prompts = [render_for_completion(tokenizer, tasks[0][i]) for i in range(count)]
     written = engine.generate_batch(prompts, max_tokens=max_tokens, temperature=0.0)
@@ -164,6 +168,54 @@ def comparison_rows(cards: Mapping[str, Mapping[str, Sequence[bool]]]) -> list[d
                 }
             )  # fmt: skip
     return rows
+
+
+# ---- the exam
+
+
+def sit_exam(models: Mapping[str, GPT], tokenizer: Tokenizer, every: int = 1) -> dict[str, list[ExamAnswer]]:
+    """The exam, or one in `every` of its questions, as each model answers it: the likeliest replies."""
+    return {name: exam_answers(Engine(model.eval(), tokenizer), every) for name, model in models.items()}
+
+
+def within_and_outside(answered: Mapping[str, Sequence[ExamAnswer]]) -> dict[str, dict[str, list[bool]]]:
+    """Right or not, by model, of the questions within TinyWorld and of those from outside."""
+    return {
+        side: {
+            name: [one.right for one in of if one.question.outside == outside]
+            for name, of in answered.items()
+        }
+        for side, outside in (("within its world", False), ("outside", True))
+    }
+
+
+def exam_rows(answered: Mapping[str, Sequence[ExamAnswer]]) -> list[dict[str, Any]]:
+    """A row a kind of question, most frequent first: how many there are, how many each model has right, and
+    how often the last model says that it doesn't know."""
+    *_, last = answered.values()
+    rows = []
+    for kind, count in Counter(one.question.kind for one in last).most_common():
+        of_kind = {name: [one for one in of if one.question.kind == kind] for name, of in answered.items()}
+        *_, unknown = ([says_so(one.reply) for one in of] for of in of_kind.values())
+        right = {name: f"{share([one.right for one in of]):.0%}" for name, of in of_kind.items()}
+        rows.append({"kind": kind, "asked": count, **right, '"I don\'t know"': f"{share(unknown):.0%}"})
+    return rows
+
+
+def exam_failures(answered: Sequence[ExamAnswer], count: int) -> list[dict[str, str]]:
+    """`count` wrong answers as rows, spread evenly over all of them."""
+    wrong = [one for one in answered if not one.right]
+    count = min(count, len(wrong))
+    shown = [wrong[place * len(wrong) // count] for place in range(count)]
+    return [
+        {
+            "kind": one.question.kind,
+            "you": " ... ".join(one.question.turns),
+            "model": one_line(one.reply),
+            "right": ", ".join(one.question.accept[:3]) or "I don't know",
+        }
+        for one in shown
+    ]
 
 
 # ---- inside the model

@@ -233,7 +233,7 @@ def as_chips(conversation: Conversation, tokenizer: Tokenizer) -> tuple[list[str
     return [tokenizer.token_text(id) for id in ids], mask
 
 
-def solve(model: GPT, tokenizer: Tokenizer, question: str, max_tokens: int = 64) -> Sample:
+def solve(model: GPT, tokenizer: Tokenizer, question: str, max_tokens: int = 96) -> Sample:
     """The likeliest answer to a question; its mask is 0 where the calculator wrote."""
     engine = Engine(model.eval(), tokenizer)
     prompt = render_for_completion(tokenizer, asked(question))

@@ -175,7 +175,7 @@ def pass_curve(results: Sequence[Sequence[bool]], ks: Sequence[int]) -> list[flo
     ]
 
 
-def try_often(engine: Engine, task: Task, count: int, samples: int, max_tokens: int = 64) -> list[list[bool]]:
+def try_often(engine: Engine, task: Task, count: int, samples: int, max_tokens: int = 96) -> list[list[bool]]:
     """Which of `samples` answers to each of `count` problems are right, at temperature 1."""
     engine.model.eval()
     return answers(engine, task, count, num_samples=samples, max_tokens=max_tokens, temperature=1.0)
@@ -271,7 +271,7 @@ def side_run(
 def habits(model: GPT, tokenizer: Tokenizer, task: Task, count: int, seed: int = 0) -> dict[str, Any]:
     """How a model answers `count` problems, one sample each at temperature 1, and one answer to look at."""
     engine = Engine(model.eval(), tokenizer)
-    plan = RLPlan(1, count, 1)
+    plan = RLPlan(1, count, 1, max_new_tokens=96)
     rollout = sample_rollout(engine, task, range(min(count, len(task))), plan, seed=seed)
     texts = [engine.completion_text(sample) for (sample,) in rollout.samples]
     right = [task.evaluate(task[i], text) for i, text in enumerate(texts)]

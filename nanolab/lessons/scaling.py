@@ -15,7 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from nanolab.model import GPT, GPTConfig
 from nanolab.optim import LearningRates, Schedule, build_optimizers
 from nanolab.paths import atomic_write, run_dir
 from nanolab.profiles import Profile, get_profile, override
-from nanolab.stages import train_tokenizer
+from nanolab.stages import model_config, train_tokenizer
 from nanolab.tokenizer import Tokenizer
 from nanolab.train import fit
 
@@ -67,10 +67,9 @@ class SizeResult:
 def config_of(profile: Profile, width: int) -> GPTConfig:
     """The profile's model at another width: depth width / 64 as in nanochat, below 64 a single layer."""
     heads = -(-width // profile.head_dim)
-    return GPTConfig(
-        sequence_len=profile.sequence_len, vocab_size=profile.vocab_size, n_layer=max(1, width // 64),
-        n_head=heads, n_kv_head=heads, n_embd=width,
-    )  # fmt: skip
+    return replace(
+        model_config(profile), n_layer=max(1, width // 64), n_head=heads, n_kv_head=heads, n_embd=width
+    )
 
 
 def budget_steps(profile: Profile, width: int, flops: float) -> int:
