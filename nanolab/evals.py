@@ -110,7 +110,7 @@ def accuracy(engine: Engine, task: Task, count: int, **sampling) -> Score:
     return Score(sum(flat), len(flat))
 
 
-def converse(engine: Engine, asked: Sequence[Sequence[str]], *, max_tokens: int = 64) -> list[str]:
+def converse(engine: Engine, asked: Sequence[Sequence[str]], *, max_tokens: int = 96) -> list[str]:
     """The model's likeliest answer to the last turn of each conversation; the user's turns are given.
 
     What the model says to the turns before is its own, too. A conversation that does not fit the model's
