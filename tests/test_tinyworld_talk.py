@@ -6,7 +6,6 @@ import itertools
 import random
 import re
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 
@@ -21,8 +20,15 @@ CANONICAL = {fact.canonical(): fact for fact in FACTS}
 INTENTS = (*talk.intents("identity"), *talk.intents("small_talk"))
 
 
+def said(content):
+    """A message as it is read: without the calls of the calculator."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
+
+
 def texts(messages, role):
-    return [message["content"] for message in messages if message["role"] == role]
+    return [said(message["content"]) for message in messages if message["role"] == role]
 
 
 def drawn(kind, split="train", count=2_000, seed=0):
@@ -32,7 +38,7 @@ def drawn(kind, split="train", count=2_000, seed=0):
 
 def first(messages):
     question, answer = messages[:2]
-    return question["content"], answer["content"]
+    return question["content"], said(answer["content"])
 
 
 def without_prefix(reply):
@@ -56,9 +62,8 @@ def test_talk_alternates_and_is_clean(training, validation):
     for messages in training + validation:
         assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
         assert 2 <= len(messages) <= 8
-        for message in messages:
-            assert message["content"] == message["content"].strip()
-            assert message["content"] and not re.search(r"[{}]|  ", message["content"])
+        for text in (*texts(messages, "user"), *texts(messages, "assistant")):
+            assert text and text == text.strip() and not re.search(r"[{}]|  ", text)
 
 
 def test_replies_are_short(training):
@@ -130,9 +135,18 @@ def test_sums_in_training_show_no_held_out_pair():
                 a, sign, b, result = int(found[1]), found[2], int(found[3]), int(found[4])
                 assert P.work_out(a, sign, b) == result
                 assert P.held_out_pair(a, sign, b) == (split == "val")
-                assert re.findall(r"\d+", question) == [str(a), str(b)]
+                assert re.findall(r"\d+", question) in ([], [str(a), str(b)])
                 seen[split] += 1
-    assert min(seen.values()) > 2_000
+    assert seen["train"] == seen["val"] == 4_000
+
+
+def test_the_calculator_works_out_every_sum():
+    for messages in drawn(talk.sums, count=300):
+        before, call, output, after = messages[1]["content"]
+        assert [one["type"] for one in messages[1]["content"]] == ["text", "python", "python_output", "text"]
+        assert f"{before['text']}{after['text']}" == said(messages[1]["content"])
+        assert before["text"] == f"{' '.join(re.findall(r'[0-9]+|[-+*/]', call['text']))} = "
+        assert after["text"] == f"{output['text']}."
 
 
 def test_validation_asks_for_facts_in_held_out_phrasings_only():
@@ -150,7 +164,7 @@ def test_the_same_seed_gives_the_same_talk():
     [
         (talk.one_fact, "what is the capital of france", "The capital of France is Paris."),
         (talk.one_fact, "capital of japan", "The capital of Japan is Tokyo."),
-        (talk.one_fact, "plural of child", "The plural of child is children."),
+        (talk.one_fact, "plural of man", "The plural of man is men."),
         (talk.one_fact, "opposite of hot", "The opposite of hot is cold."),
         (talk.sums, "what's 3 x 3", "3 * 3 = 9."),
         (talk.sums, "2+3", "2 + 3 = 5."),
