@@ -240,22 +240,22 @@ def worked_out(x: int, sign: str, y: int, z: int) -> list[dict[str, str]]:
 
 KINDS = Weighted(
     [
-        (one_fact, 36),
-        (about, 2),
-        (greeting_and_fact, 4),
+        (one_fact, 34),
+        (about, 1.5),
+        (greeting_and_fact, 3),
         (same_subject, 4),
         (two_facts, 3),
         (follow_up, 5),
-        (yes_or_no, 6),
-        (this_or_that, 3.5),
+        (yes_or_no, 7),
+        (this_or_that, 4),
         (comparison, 4),
-        (listing, 4),
-        (small_talk, 7.5),
+        (listing, 5),
+        (small_talk, 5.5),
         (identity, 3),
         (explain, 6),
         (sums, 5),
-        (rhyme, 1.5),
-        (outside, 5.5),
+        (rhyme, 1),
+        (outside, 9),
     ]
 )
 """Kinds of TinyTalk conversations, per cent."""
