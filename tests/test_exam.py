@@ -117,7 +117,12 @@ def test_base_text_asks_nothing_of_the_exam():
 def test_the_guard_is_needed_and_sees_what_it_should(monkeypatch):
     monkeypatch.setattr("nanolab.tinyworld.talk.is_in_exam", lambda *turns: False)
     monkeypatch.setattr("nanolab.tinyworld.asking.is_in_exam", lambda *turns: False)
-    asked = [m["content"] for one in TinyTalk("train", size=15_000, seed=1) for m in one["messages"]]
+    asked = [
+        message["content"]
+        for one in TinyTalk("train", size=15_000, seed=1)
+        for message in one["messages"]
+        if message["role"] == "user"
+    ]
     assert any(map(is_in_exam, asked))
 
 

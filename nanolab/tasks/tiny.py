@@ -122,6 +122,7 @@ class TinyMMLU(_TinyQuiz):
         made = quiz.sheet(rng)
         (question, letter), *more = made.asked
         conversation = multiple_choice(question, made.choices, letter, quiz.LETTERS[: len(made.choices)])
+        conversation["subject"] = made.topic
         for question, letter in more:
             conversation["messages"] += talk.turn(question, letter)
         return conversation

@@ -108,6 +108,14 @@ class Fact:
         """Questions for the fact as they are typed in haste; training may use them."""
         return tuple(template.format_map(self.row) for template in self.templates.short)
 
+    @cached_property
+    def gaps(self) -> tuple[str, ...]:
+        """The statements with "{gap}" in the answer's place: "The capital of France is {gap}." """
+        column = self.templates.answer
+        row = {**self.row, column: "{gap}", f"a_{column}": "{gap}"}
+        filled = (fill(template, row) for template in self.templates.statements)
+        return tuple(one for one in filled if one.count("{gap}") == 1 and len(one.split()) <= 10)
+
     @property
     def called(self) -> str:
         """The subject as it stands in a sentence: "a dog", "France"."""

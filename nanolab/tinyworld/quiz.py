@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from nanolab.tinyworld.exam import is_in_exam
 from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, facts, fill, pick, sample
 from nanolab.tinyworld.stories import load_prose
 
@@ -96,9 +97,13 @@ def _about_fact(rng: random.Random, split: str, tables: tuple[str, ...], wrong: 
 
 
 def reversed_questions(fact: Fact, split: str) -> list[str]:
-    """Questions that name the fact's answer and ask for its subject; none where its relation has no such."""
+    """Questions that name the fact's answer and ask for its subject; none where its relation has no such.
+
+    Those of the exam are left out of training.
+    """
     relation = load_prose("reversed").get(fact.table, {}).get(fact.relation, {})
-    return [fill(one, fact.row) for one in relation.get("questions" if split == "train" else "held_out", ())]
+    asked = [fill(one, fact.row) for one in relation.get("questions" if split == "train" else "held_out", ())]
+    return [one for one in asked if split != "train" or not is_in_exam(one)]
 
 
 @cache
@@ -150,6 +155,7 @@ class Sheet:
     choices: tuple[str, ...]
     asked: tuple[tuple[str, str], ...]
     """(question, letter)"""
+    topic: str
 
     @property
     def lines(self) -> str:
@@ -173,7 +179,7 @@ def sheet(rng: random.Random, count: int = 4, questions: int = 4) -> Sheet:
         fact = _answered_by()[first.table, first.relation, choice].draw(rng)
         if fact.subject != first.subject and not set(choices) & _other_answers(fact):
             asked.append((fact.question(rng), LETTERS[choices.index(choice)]))
-    return Sheet(tuple(choices), tuple(sample(rng, asked, questions)))
+    return Sheet(tuple(choices), tuple(sample(rng, asked, questions)), TOPICS[first.table])
 
 
 def page(rng: random.Random) -> str:

@@ -13,7 +13,6 @@ from collections import Counter
 from functools import cache
 from itertools import pairwise
 
-from nanolab.chat import calls_to_parts
 from nanolab.tinyworld.asking import GO_ON, Messages, ask, casual, phrasing, put, turn
 from nanolab.tinyworld.comparing import comparison
 from nanolab.tinyworld.deciding import this_or_that, yes_or_no
@@ -226,27 +225,37 @@ def sums(rng: random.Random, split: str) -> Messages:
     else:
         said = pick(rng, TIMES_SIGNS) if sign == "*" else sign
         question = pick(rng, IN_FIGURES).format(x=x, y=y, sign=said, word=word)
-    return turn(question, calls_to_parts(f"{x} {sign} {y} = <<{x}{sign}{y}={z}>>{z}."))
+    return turn(question, worked_out(x, sign, y, z))
+
+
+def worked_out(x: int, sign: str, y: int, z: int) -> list[dict[str, str]]:
+    """ "3 + 4 = 7." with a call of the calculator before the result, as the parts of a message."""
+    return [
+        {"type": "text", "text": f"{x} {sign} {y} = "},
+        {"type": "python", "text": f"{x}{sign}{y}"},
+        {"type": "python_output", "text": str(z)},
+        {"type": "text", "text": f"{z}."},
+    ]
 
 
 KINDS = Weighted(
     [
-        (one_fact, 36),
-        (about, 2),
-        (greeting_and_fact, 4),
+        (one_fact, 34),
+        (about, 1.5),
+        (greeting_and_fact, 3),
         (same_subject, 4),
         (two_facts, 3),
         (follow_up, 5),
-        (yes_or_no, 6),
-        (this_or_that, 3.5),
+        (yes_or_no, 7),
+        (this_or_that, 4),
         (comparison, 4),
-        (listing, 4),
-        (small_talk, 7.5),
+        (listing, 5),
+        (small_talk, 5.5),
         (identity, 3),
         (explain, 6),
         (sums, 5),
-        (rhyme, 1.5),
-        (outside, 5.5),
+        (rhyme, 1),
+        (outside, 9),
     ]
 )
 """Kinds of TinyTalk conversations, per cent."""
