@@ -23,14 +23,14 @@ from nanolab.tinyworld.stories import dialogue, explanation, story
 from nanolab.tinyworld.words import held_out, spelling_words
 
 SHARES = {
-    "entry": 45,
+    "entry": 50,
     "story": 6,
     "explanation": 5,
     "dialogue": 3,
     "arithmetic": 3,
     "problems": 8,
     "letters": 20,
-    "quiz": 7,
+    "quiz": 2,
     "list": 2,
     "comparison": 1,
 }
