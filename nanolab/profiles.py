@@ -184,8 +184,8 @@ class Profile:
 
 
 _TINY_SIZES = {
-    "talk": 24_000, "mmlu": 6_000, "arc": 2_000, "gsm": 3_500, "gsm_in_head": 3_500, "spelling": 9_000,
-    "bee": 600,
+    "talk": 32_000, "mmlu": 1_200, "arc": 400, "gsm": 2_500, "gsm_in_head": 2_500, "spelling": 12_000,
+    "bee": 500,
 }  # fmt: skip
 """Conversations of each kind in midtraining and fine-tuning: what is asked most has the largest share."""
 
@@ -215,17 +215,17 @@ def _smoke() -> Profile:
 
 
 def _laptop() -> Profile:
-    plan = StagePlan(900, 2048, 8, 256, warmdown_ratio=0.5)
+    plan = StagePlan(700, 2048, 8, 256, warmdown_ratio=0.5)
     return Profile(
         "laptop", depth=3, width=128, vocab_size=2048, sequence_len=256, digits=1, source="tinyworld",
         base=plan,
-        mid=replace(plan, num_iterations=400, warmdown_ratio=0.2),
-        sft=replace(plan, num_iterations=650, init_lr_frac=0.7, warmdown_ratio=1.0),
+        mid=replace(plan, num_iterations=200, warmdown_ratio=0.2),
+        sft=replace(plan, num_iterations=1_250, init_lr_frac=0.7, warmdown_ratio=1.0),
         rl=RLPlan(
             30, examples_per_step=16, num_samples=8, max_new_tokens=96, init_lr_frac=0.1, eval_every=15,
             eval_examples=200, kl_weight=0.08,
         ),
-        matrix_lr=0.06, embedding_lr=0.3, head_dim=64,
+        matrix_lr=0.06, embedding_lr=0.3, head_dim=32,
         mid_sizes=dict(_TINY_SIZES), sft_sizes=dict(_TINY_SIZES), **_PARTS_OF_2026,
     )  # fmt: skip
 

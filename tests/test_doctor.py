@@ -10,6 +10,7 @@ import torch
 
 from nanolab import doctor
 from nanolab.compute import Compute
+from nanolab.model import KVCache
 from nanolab.paths import home
 from nanolab.profiles import get_profile
 from nanolab.train import StepRecord
@@ -118,18 +119,25 @@ def test_the_fastest_step_counts_and_a_neighbour_does_not(monkeypatch):
     assert doctor.training_rate(get_profile("smoke"), CPU) == pytest.approx(10_000)
 
 
-def test_sampling_is_timed_in_several_tries_from_the_same_place(monkeypatch):
+def test_sampling_is_timed_in_several_tries_from_the_middle_of_an_answer(monkeypatch):
     places = []
+    positions = KVCache.positions
+
+    def noting(cache, count):
+        places.append(int(cache.lengths.max()))
+        return positions(cache, count)
 
     def best_of(work, tries):
-        places.extend(work() for _ in range(tries))
+        for _ in range(tries):
+            work()
         return 0.5
 
+    monkeypatch.setattr(KVCache, "positions", noting)
     monkeypatch.setattr("nanolab.compute.best_seconds", best_of)
-    profile = get_profile("smoke")
-    rows = profile.rl.examples_per_step * profile.rl.num_samples
-    # Tries that went on from each other would fill the cache, and raise.
-    assert doctor.sampling_rate(profile, CPU, steps=20, tries=3) == 20 * rows / 0.5 and len(places) == 3
+    rl = get_profile("smoke").rl
+    rate = doctor.sampling_rate(get_profile("smoke"), CPU, steps=2, tries=3)
+    assert rate == 2 * rl.examples_per_step * rl.num_samples / 0.5
+    assert places == [rl.max_new_tokens, rl.max_new_tokens + 1] * 3
 
 
 @pytest.mark.parametrize(("load", "words"), [(0.0, "--profile smoke"), (3.0, "close the busy programs")])

@@ -528,7 +528,7 @@ def reversed_answers(split: str) -> dict[str, list[str]]:
         for relation, templates in by_relation.items():
             known = F.relations()[name, relation]
             for row in F.table(name):
-                for template in templates["questions" if split == "train" else "held_out"]:
+                for template in templates.get("questions" if split == "train" else "held_out", ()):
                     if row[known.answer]:
                         text = template.format_map(row)
                         asked = text[0].upper() + text[1:]

@@ -9,7 +9,18 @@ from collections import Counter
 
 import pytest
 
-from nanolab.tinyworld import asking, comparing, deciding, following, listing, outside, rhymes, talk, unheard
+from nanolab.tinyworld import (
+    asking,
+    comparing,
+    deciding,
+    following,
+    listing,
+    outside,
+    reversing,
+    rhymes,
+    talk,
+    unheard,
+)
 from nanolab.tinyworld import facts as F
 from nanolab.tinyworld import problems as P
 from nanolab.tinyworld.asking import CASUAL_SHARE, bare, casual, turn
@@ -136,7 +147,8 @@ def test_sums_in_training_show_no_held_out_pair():
                 a, sign, b, result = int(found[1]), found[2], int(found[3]), int(found[4])
                 assert P.work_out(a, sign, b) == result
                 assert P.held_out_pair(a, sign, b) == (split == "val")
-                assert re.findall(r"\d+", question) in ([], [str(a), str(b)])
+                assert sorted(re.findall(r"\d+", question)) in ([], [str(a)], sorted([str(a), str(b)]))
+                assert b == 2 or len(re.findall(r"\d+", question)) != 1
                 seen[split] += 1
     assert seen["train"] == seen["val"] == 4_000
 
@@ -274,7 +286,9 @@ def test_yes_means_that_the_table_says_so(split):
     for question, answer in map(first, drawn(deciding.yes_or_no, split, 1_500)):
         verdict, sentence = answer.split(". ", 1)
         fact = CANONICAL[sentence]
-        claimed = F._phrase(fact.answer.lower()).search(question.lower()) is not None
+        if fact.answer in " ".join(deciding.CLAIMS).split():  # "right?" is no answer
+            continue
+        claimed = F._phrase(bare(fact.answer)).search(bare(question)) is not None
         assert claimed == (verdict == "Yes"), (question, answer)
         verdicts[verdict] += 1
     assert verdicts["Yes"] / verdicts.total() == pytest.approx(0.5, abs=0.05)
@@ -299,6 +313,81 @@ def test_one_of_the_two_is_right_and_as_often_the_first():
         places[bool(right.search(bare(before))), bool(right.search(bare(after)))] += 1
     assert set(places) <= {(True, False), (False, True)}
     assert places[True, False] / places.total() == pytest.approx(0.5, abs=0.05)
+
+
+def test_yes_and_no_are_as_frequent_in_each_relation_and_in_each_way_to_claim():
+    by_relation, by_way = {}, {}
+    for question, answer in map(first, drawn(deciding.yes_or_no, count=20_000)):
+        verdict, sentence = answer.split(". ", 1)
+        fact = CANONICAL[sentence]
+        by_relation.setdefault((fact.table, fact.relation), Counter())[verdict] += 1
+        for way in ("right?", "true or false", "yes or no", "i think", "they say", "or not"):
+            if way in question:
+                by_way.setdefault(way, Counter())[verdict] += 1
+    assert len(by_way) == 6
+    for verdicts in (*by_relation.values(), *by_way.values()):
+        if verdicts.total() > 100:
+            assert verdicts["Yes"] / verdicts.total() == pytest.approx(0.5, abs=0.15)
+
+
+def test_there_are_many_ways_to_claim_and_to_offer():
+    assert (
+        len({bare(way) for way in deciding.CLAIMS}) >= 25
+        and len({bare(way) for way in deciding.OFFERS}) >= 12
+    )
+    for scale in load_prose("comparing")["scales"]:
+        for way in ("more", "less"):
+            assert len(scale[way]["ask"]) >= 20 and len(scale[way]["check"]) >= 12
+
+
+# The answer given, the subject asked for
+
+
+def test_a_reversed_question_names_the_answer_and_nothing_else_is_right():
+    answered = {}
+    for fact, ways in reversing._ways_of("train").items():
+        alike = [one for one in FACTS if (one.table, one.relation) == (fact.table, fact.relation)]
+        same = [one for one in alike if one.answer == fact.answer and one.row.get("part") == fact.row.get("part")
+                and one.row.get("verb") == fact.row.get("verb")]  # fmt: skip
+        assert same == [fact]
+        for way in ways:
+            answered.setdefault(bare(way), set()).add(fact.canonical())
+            said = reversing._cry(fact.answer) if fact.relation == "sound" else fact.answer
+            assert bare(said) in bare(way), way
+    assert max(map(len, answered.values())) == 1
+    assert len({(fact.table, fact.relation) for fact in reversing._ways_of("train")}) >= 15
+
+
+def test_each_relation_that_is_reversed_is_so_in_at_least_six_ways_and_none_held_out():
+    for relations in load_prose("reversed").values():
+        for ways in relations.values():
+            train = {bare(way) for way in ways["talk"][:-1]}
+            held = {bare(way) for way in (ways["talk"][-1], *ways.get("held_out", ()))}
+            assert len(train) >= 6 and not train & held
+
+
+def test_what_an_animal_says_is_its_sound_without_the_ending():
+    assert [reversing._cry(sound) for sound in ("moos", "hisses", "buzzes", "screeches", "gobbles", "")] == [
+        "moo", "hiss", "buzz", "screech", "gobble", "",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [("what is the opposite of cold", "The opposite of hot is cold."), ("who grows crops", "A farmer grows crops."),
+     ("which animal says moo", "A cow moos."), ("singular of women", "The plural of woman is women.")],
+)  # fmt: skip
+def test_what_a_newcomer_asks_backwards_is_in_training(question, answer):
+    ways = {bare(way): fact for fact, ways in reversing._ways_of("train").items() for way in ways}
+    assert ways[bare(question)].canonical() == answer
+
+
+def test_every_relation_has_fourteen_short_questions_and_none_is_held_out():
+    for relation in F.relations().values():
+        assert len({bare(short) for short in relation.short}) >= 14, relation.name
+    for fact in FACTS:
+        held = {bare(question) for question in fact.held_out_questions()}
+        assert not held & {bare(short) for short in fact.short}
 
 
 # Comparisons
@@ -398,28 +487,41 @@ def test_superlatives_are_those_of_the_tables():
 # Lists
 
 
-def test_lists_hold_as_many_different_members_as_they_say_and_only_members():
+def in_order(group):
+    """The members of a group by a plain loop: the best-known first, and each but once."""
+    found = []
+    for tier in ("common", "uncommon", "rare"):
+        for row in F.table(group["table"]):
+            if row["tier"] == tier and all(row[key] in some for key, some in group["where"].items()):
+                name = re.sub("^an? ", "the ", group["name"].format(**row))
+                if name and name not in found and " and " not in name:
+                    found.append(name)
+    return found
+
+
+def test_lists_hold_as_many_different_members_as_they_say_and_always_the_best_known():
     groups = {group["many"]: group for group in load_prose("listing")["groups"]}
     fixed = {one["say"] for one in load_prose("listing")["fixed"]}
     counts = Counter()
-    for _, answer in map(first, drawn(listing.listing)):
+    for question, answer in map(first, drawn(listing.listing)):
         if answer in fixed:
             continue
         if several := re.fullmatch(r"(Two|Three|Four|Five) (.+?) are (.+) and (.+)\.", answer):
             number, many, names = several[1].lower(), several[2], [*several[3].split(", "), several[4]]
+            assert bare(many) in bare(question)
         else:
-            one = re.fullmatch(r"One (.+) is (.+)\.", answer)
+            one = re.fullmatch(r"One (.+?) is (.+)\.", answer)
             number, names = "one", [one[2]]
             many = next(group["many"] for group in groups.values() if group["one"] == one[1])
-        group = groups[many]
-        right = {
-            re.sub("^an? ", "the ", group["name"].format(**row))
-            for row in F.table(group["table"])
-            if all(row[key] in some for key, some in group["where"].items())
-        }
-        assert P.number_word(len(names)) == number and len(set(names)) == len(names) and set(names) <= right
+        assert P.number_word(len(names)) == number and names == in_order(groups[many])[: len(names)]
         counts[number] += 1
     assert counts["three"] > counts["five"] > 0
+
+
+def test_every_group_has_two_members_and_a_name_of_its_own():
+    groups = load_prose("listing")["groups"]
+    assert all(len(in_order(group)) >= 2 for group in groups) and len(groups) >= 80
+    assert len({group["many"] for group in groups}) == len({group["one"] for group in groups}) == len(groups)
 
 
 def test_fixed_lists_are_those_of_the_tables():
@@ -555,7 +657,7 @@ def test_nothing_outside_is_a_question_that_the_world_answers():
     }
     answered |= {bare(text) for intent in INTENTS for text in intent["say"]}
     answered |= {bare(way) for one in load_prose("comparing")["superlatives"] for way in one["ask"]}
-    for kind in (talk.rhyme, talk.listing, talk.yes_or_no, talk.about):
+    for kind in (talk.rhyme, talk.listing, talk.yes_or_no, talk.about, talk.reverse):
         answered |= {bare(first(messages)[0]) for messages in drawn(kind, count=3_000)}
     for split in ("train", "val"):
         asked = {

@@ -70,7 +70,7 @@ AFTER = (
     "i forgot", "i cant remember", "i need it for school", "its for a quiz", "its for homework", "just asking",
     "just curious", "asking for a friend", "quick", "fast please", "im stuck", "help", "if you know",
     "anyone", "again", "haha", "lol", "??", "...", "hm", "please and thank you", "my friend", "buddy", "nanolab",
-    "thats all i want to know", "or dont you know", "can you help", "my kid asks", "thank you",
+    "thats all i want to know", "can you help", "my kid asks", "thank you",
 )  # fmt: skip
 """What people put after it."""
 
@@ -79,10 +79,11 @@ PREFIXES = ("Sure! ", "Good question. ", "I know that. ", "Of course. ")
 
 Messages = list[dict[str, Any]]
 
+_ARTICLE = re.compile(r"\b(?:an?|the) (?=\w)", re.IGNORECASE)
 _MAY_BE_LOWERED = frozenset((
     "A", "An", "The", "What", "Which", "Who", "Whose", "When", "Where", "Why", "How", "In", "On", "Of", "To", "For",
     "At", "By", "From", "Do", "Does", "Did", "Is", "Are", "Was", "Can", "Could", "Tell", "Name", "Give", "Say",
-    "Please", "If", "Describe", "Count", "Look",
+    "Please", "If", "Describe", "Count", "Look", "There",
 ))  # fmt: skip
 
 
@@ -98,8 +99,8 @@ def casual(rng: random.Random, question: str) -> str:
     if rng.random() < 0.6:
         question = re.sub(r"^What is\b", pick(rng, ("What's", "Whats")), question, flags=re.IGNORECASE)
     if rng.random() < 0.2:
-        question = re.sub(r"\b(?:an?|the) (?=\w)", "", question, flags=re.IGNORECASE)
-    return question.lower() if rng.random() < 0.9 else _lower_start(question)
+        question = _ARTICLE.sub("", question)
+    return question.lower() if rng.random() < 0.9 else lower_start(question)
 
 
 def dressed(rng: random.Random, question: str) -> str:
@@ -137,12 +138,14 @@ def put(
     if rng.random() < casual_share:
         return dressed(rng, casual(rng, question))
     frame = pick(rng, frames)
-    return capitalise(frame.format(q=_lower_start(question) if frame == "And {q}" else question))
+    return capitalise(frame.format(q=lower_start(question) if frame == "And {q}" else question))
 
 
 def in_haste(rng: random.Random, short: str) -> str:
-    """A short question, mostly in lower case, now and then with a question mark."""
+    """A short question, mostly in lower case, now and then without articles or with a question mark."""
     short = short.lower() if rng.random() < 0.85 else short
+    if rng.random() < 0.25:
+        short = _ARTICLE.sub("", short)
     short = short if short.endswith("?") or rng.random() < 0.75 else f"{short}?"
     return dressed(rng, short)
 
@@ -238,5 +241,6 @@ def bare(text: str) -> str:
     return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
-def _lower_start(question: str) -> str:
+def lower_start(question: str) -> str:
+    """The question with a small letter in front, unless it begins with a name."""
     return question[:1].lower() + question[1:] if question.split(" ", 1)[0] in _MAY_BE_LOWERED else question

@@ -18,18 +18,19 @@ from nanolab.tinyworld.comparing import sentence
 from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, by_subject, capitalise, facts, pick, sample
 from nanolab.tinyworld.problems import OPERATION_WORDS, number_word, problem, sum_pair
 from nanolab.tinyworld.quiz import page
+from nanolab.tinyworld.reversing import reversed_question
 from nanolab.tinyworld.stories import dialogue, explanation, story
 from nanolab.tinyworld.words import held_out, spelling_words
 
 SHARES = {
-    "entry": 45,
+    "entry": 50,
     "story": 6,
     "explanation": 5,
     "dialogue": 3,
     "arithmetic": 3,
     "problems": 8,
     "letters": 20,
-    "quiz": 7,
+    "quiz": 2,
     "list": 2,
     "comparison": 1,
 }
@@ -41,8 +42,11 @@ VALIDATION_ONE_IN = 50
 QUESTION_SHARE = 0.3
 """Share of the sentences in an entry that come as a question with its answer."""
 
-SHORT_SHARE = 0.25
+SHORT_SHARE = 0.35
 """Share of those questions that are short ones, as people type them: "capital of japan?"."""
+
+REVERSED_SHARE = 0.12
+"""Share of the questions about facts with one subject that give the answer: "tokyo is the capital of what?"."""
 
 SUMS = (
     "{A} {word} {b} is {r}.",
@@ -169,6 +173,8 @@ def _tell(rng: random.Random, group: list[Fact]) -> str:
 
 
 def _question(rng: random.Random, fact: Fact) -> str:
+    if rng.random() < REVERSED_SHARE and (reversed_one := reversed_question(rng, fact)):
+        return reversed_one if reversed_one[-1] in "?." else f"{reversed_one}?"
     if rng.random() < SHORT_SHARE:
         short = pick(rng, short_questions(fact)).rstrip("?")
         return f"{short.lower() if rng.random() < 0.7 else short}?"

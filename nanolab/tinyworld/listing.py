@@ -15,7 +15,13 @@ from nanolab.tinyworld.stories import load_prose
 FIXED_SHARE = 0.25
 """Share of lists that are always the same, such as the days of the week."""
 
-COUNTS = Weighted([(1, 30), (2, 20), (3, 38), (4, 8), (5, 4)])
+COUNTS = Weighted([(1, 27), (2, 20), (3, 40), (4, 7), (5, 6)])
+
+SOME, SOME_SHARE = 3, 0.35
+"""How many are "some birds", and how often three are asked for in this way."""
+
+WHOLE = ("planets", "months", "continents")
+"""Groups that are asked for as a whole: "list the planets" is no question for three."""
 
 
 def listing(rng: random.Random, split: str) -> Messages:
@@ -25,42 +31,39 @@ def listing(rng: random.Random, split: str) -> Messages:
         fixed = _fixed().draw(rng)
         return turn(put(rng, phrasing(rng, fixed["ask"], split), split), fixed["say"])
     group = _groups().draw(rng)
-    count = min(COUNTS.draw(rng), len(set(members(group["many"]))))
+    count = min(COUNTS.draw(rng), len(members(group["many"])))
     if count == 1:
         question = phrasing(rng, lists["single"], split).format(a_one=with_article(group["one"]))
+    elif count == SOME and group["many"] not in WHOLE and rng.random() < SOME_SHARE:
+        question = phrasing(rng, lists["some"], split).format(many=group["many"])
     else:
         said = pick(rng, (number_word(count), number_word(count), str(count)))
-        said = "some" if count == 3 and rng.random() < 0.15 else said
         question = phrasing(rng, lists["several"], split).format(n=said, many=group["many"])
-    return turn(put(rng, question, split), answer(rng, group, count))
+    return turn(put(rng, question, split), answer(group, count))
 
 
-def answer(rng: random.Random, group: dict[str, Any], count: int) -> str:
-    """ "Three birds are the owl, the duck and the hen." """
-    drawn: dict[str, None] = {}
-    while len(drawn) < count:
-        drawn[members(group["many"]).draw(rng)] = None
-    *others, last = drawn
+def answer(group: dict[str, Any], count: int) -> str:
+    """The first `count` members, the same ones each time: "Three birds are the chicken, the duck and the owl." """
+    *others, last = members(group["many"])[:count]
     if not others:
         return f"One {group['one']} is {last}."
     return f"{capitalise(number_word(count))} {group['many']} are {', '.join(others)} and {last}."
 
 
 @cache
-def members(many: str) -> Weighted[str]:
-    """The members of the group of this name: "an owl" of a table is "the owl" in a list.
+def members(many: str) -> tuple[str, ...]:
+    """The members of the group of this name, the best-known first: "an owl" of a table is "the owl" here.
 
-    "Trinidad and Tobago" is left out: among others it would look like two.
+    The order never changes, so that a list can be learnt by heart. "Trinidad and Tobago" is left out: among
+    others it would look like two.
     """
     group = next(one for one in load_prose("listing")["groups"] if one["many"] == many)
-    return Weighted(
-        [
-            (re.sub("^an? ", "the ", group["name"].format_map(row)), TIER_WEIGHT[row["tier"]])
-            for row in table(group["table"])
-            if all(row[key] in some for key, some in group["where"].items())
-            and " and " not in group["name"].format_map(row)
-        ]
-    )
+    rows = [
+        row for row in table(group["table"]) if all(row[key] in some for key, some in group["where"].items())
+    ]
+    rows.sort(key=lambda row: -TIER_WEIGHT[row["tier"]])
+    names = [re.sub("^an? ", "the ", group["name"].format_map(row)) for row in rows]
+    return tuple(dict.fromkeys(name for name in names if name and " and " not in name))
 
 
 @cache

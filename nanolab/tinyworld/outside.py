@@ -262,7 +262,9 @@ def unknown_answer(rng: random.Random, split: str) -> Messages:
     word = made_up(rng, split, name if name in ("countries", "animals") else "opposites")
     if relation.name == "capital":
         word = word.capitalize()
-    row = {relation.answer: word, f"a_{relation.answer}": with_article(word)}
+    row = {relation.answer: word, f"a_{relation.answer}": with_article(word), "cry": word}
+    if relation.name == "sound":
+        row["sound"] = f"{word}s"
     return turn(put(rng, fill(pick(rng, ways), row), split), reply())
 
 
@@ -270,10 +272,10 @@ def unknown_answer(rng: random.Random, split: str) -> Messages:
 def _reversed(split: str) -> list[tuple[str, Any, list[str]]]:
     """Tables, relations, and questions that name nothing but the answer."""
     found = []
-    for name, relation in (("countries", "capital"), ("animals", "young"), ("opposites", "opposite"),
-                           ("plurals", "plural"), ("countries", "capital"), ("animals", "young")):  # fmt: skip
-        ways = load_prose("reversed")[name][relation]["questions" if split == "train" else "held_out"]
-        found.append((name, relations()[name, relation], ways))
+    for name, relation in (("countries", "capital"), ("animals", "young"), ("animals", "sound"),
+                           ("opposites", "opposite"), ("plurals", "plural")):  # fmt: skip
+        ways = load_prose("reversed")[name][relation]["talk"]
+        found.append((name, relations()[name, relation], ways[:-1] if split == "train" else ways[-1:]))
     return found
 
 

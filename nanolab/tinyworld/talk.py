@@ -10,10 +10,11 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 
-from nanolab.tinyworld.asking import GO_ON, Messages, ask, casual, phrasing, put, turn
+from nanolab.tinyworld.asking import CASUAL_SHARE, GO_ON, Messages, ask, casual, in_haste, phrasing, put, turn
 from nanolab.tinyworld.comparing import comparison
 from nanolab.tinyworld.deciding import this_or_that, yes_or_no
 from nanolab.tinyworld.exam import is_in_exam
@@ -30,7 +31,8 @@ from nanolab.tinyworld.facts import (
 from nanolab.tinyworld.following import follow_up
 from nanolab.tinyworld.listing import listing
 from nanolab.tinyworld.outside import outside
-from nanolab.tinyworld.problems import OPERATION_WORDS, number_word, sum_pair
+from nanolab.tinyworld.problems import number_word, sum_pair
+from nanolab.tinyworld.reversing import reverse
 from nanolab.tinyworld.rhymes import rhyme
 from nanolab.tinyworld.stories import load_prose
 
@@ -62,48 +64,63 @@ EXPLAIN = ("{q}",) * 6 + (
     "Please explain: {q}",
 )
 
-IN_WORDS = (
-    "What is {a} {word} {b}?",
-    "How much is {a} {word} {b}?",
-    "Work out {a} {word} {b}.",
-    "what is {a} {word} {b}",
-    "Can you tell me what {a} {word} {b} is?",
-    "{a} {word} {b}",
-    "{A} {word} {b}?",
-    "whats {a} {word} {b}",
-    "what's {a} {word} {b}?",
-)
-IN_FIGURES = (
-    "What is {x} {sign} {y}?",
-    "{x} {sign} {y} = ?",
-    "How much is {x} {sign} {y}?",
-    "Work out {x} {sign} {y}.",
-    "what is {x} {sign} {y}",
-    "{x} {sign} {y}",
-    "{x} {sign} {y}",
-    "{x}{sign}{y}",
-    "{x}{sign}{y}",
-    "{x}{sign}{y}=",
-    "{x}{sign}{y}=?",
-    "{x} {sign} {y} =",
-    "{x}{sign}{y}?",
-    "what is {x}{sign}{y}",
-    "What is {x}{sign}{y}?",
-    "whats {x}{sign}{y}",
-    "whats {x} {sign} {y}",
-    "what's {x} {sign} {y}",
-    "what's {x}{sign}{y}?",
-    "What's {x} {sign} {y}?",
-    "calculate {x} {sign} {y}",
-    "how much is {x}{sign}{y}",
-    "{x} {word} {y}",
-    "{x} {word} {y}?",
-    "what is {x} {word} {y}",
-    "What is {x} {word} {y}?",
-    "whats {x} {word} {y}",
-    "what's {x} {word} {y}?",
-    "how much is {x} {word} {y}",
-)
+SUMS = (
+    "What is {x} {sign} {y}?", "{x} {sign} {y} = ?", "How much is {x} {sign} {y}?", "Work out {x} {sign} {y}.",
+    "{x} {sign} {y}", "{x} {sign} {y}", "{x}{sign}{y}", "{x}{sign}{y}", "{x}{sign}{y}=", "{x}{sign}{y}=?", "{x} {sign} {y} =",
+    "{x}{sign}{y}?", "{x} {sign} {y}?", "what is {x}{sign}{y}", "whats {x}{sign}{y}", "whats {x} {sign} {y}",
+    "what's {x}{sign}{y}?", "what's {x} {sign} {y}", "calculate {x} {sign} {y}", "calc {x}{sign}{y}",
+    "how much is {x}{sign}{y}", "solve {x} {sign} {y}", "compute {x}{sign}{y}", "do {x} {sign} {y}", "{x} {sign} {y} equals",
+    "{x} {sign} {y} is", "{x} {sign} {y} makes", "can you do {x}{sign}{y}", "answer of {x} {sign} {y}",
+    "{x} {sign} {y} is what", "result of {x} {sign} {y}", "i need {x} {sign} {y}", "{x} {sign} {y} please",
+)  # fmt: skip
+"""Sums with a sign, in figures."""
+
+SAID_SUMS = (
+    "What is {x} {word} {y}?", "How much is {x} {word} {y}?", "Work out {x} {word} {y}.", "{x} {word} {y}",
+    "{x} {word} {y}?", "what is {x} {word} {y}", "whats {x} {word} {y}", "what's {x} {word} {y}?",
+    "Can you tell me what {x} {word} {y} is?", "how much is {x} {word} {y}", "calculate {x} {word} {y}",
+    "{x} {word} {y} is what", "{x} {word} {y} equals", "{x} {word} {y} is", "{x} {word} {y} makes what",
+    "do you know {x} {word} {y}", "work out {x} {word} {y} for me", "tell me {x} {word} {y}", "{x} {word} {y} =",
+    "what do you get for {x} {word} {y}", "answer to {x} {word} {y}", "what does {x} {word} {y} make",
+)  # fmt: skip
+"""Sums with a word for the sign, in figures or in words."""
+
+TOLD_SUMS = {
+    "+": (
+        "add {x} and {y}", "Add {x} and {y}.", "add {x} to {y}", "{x} and {y} makes", "{x} and {y} make what",
+        "{x} and {y} is", "sum of {x} and {y}", "What is the sum of {x} and {y}?", "{x} and {y} together",
+        "how much are {x} and {y} together", "{x} add {y}", "total of {x} and {y}", "put {x} and {y} together",
+        "{x} more than {y}", "increase {x} by {y}", "{x} with {y} added", "what do {x} and {y} add up to",
+    ),
+    "-": (
+        "take {y} away from {x}", "Take {y} from {x}.", "{x} take away {y}", "{x} less {y}", "subtract {y} from {x}",
+        "Subtract {y} from {x}.", "difference of {x} and {y}", "difference between {x} and {y}", "{y} less than {x}",
+        "what is left if i take {y} from {x}", "{x} without {y}", "{x} reduced by {y}", "how much is {x} less {y}",
+        "how much more is {x} than {y}", "from {x} take {y}", "remove {y} from {x}", "{y} from {x}",
+    ),
+    "*": (
+        "multiply {x} by {y}", "Multiply {x} and {y}.", "multiply {x} and {y}", "product of {x} and {y}",
+        "What is the product of {x} and {y}?", "{x} multiplied by {y}", "{x} multiplied with {y}",
+        "{x} lots of {y}", "{x} groups of {y}", "{x} rows of {y}", "how much are {x} {y}s", "{x} by {y}",
+        "whats {x} multiplied by {y}", "{x} sets of {y}",
+    ),
+    "/": (
+        "divide {x} by {y}", "Divide {x} by {y}.", "share {x} by {y}", "share {x} among {y}", "split {x} by {y}",
+        "how many {y}s in {x}", "how many {y}s are in {x}", "how many times does {y} go into {x}", "{x} over {y}",
+        "how often does {y} fit into {x}", "{x} shared by {y}", "{x} split by {y}", "{y} into {x}", "{x} shared between {y}",
+        "quotient of {x} and {y}", "Split {x} into {y} parts.", "{x} divided in {y} parts",
+    ),
+}  # fmt: skip
+"""Sums told by what is done with the numbers."""
+
+BY_TWO = {
+    "*": ("double {x}", "twice {x}", "what is double {x}", "whats twice {x}", "Double {x}.", "the double of {x}",
+          "{x} doubled", "how much is twice {x}", "two times {x}", "double of {x} please"),
+    "/": ("half of {x}", "what is half of {x}", "halve {x}", "whats half of {x}", "What is half of {x}?", "{x} halved",
+          "one half of {x}", "how much is half of {x}", "cut {x} in half", "half of {x} please"),
+}  # fmt: skip
+"""Sums whose second number is two."""
+
 TIMES_SIGNS = ("*", "x", "x")
 """How people write a product. The answer always has "*", as everywhere in TinyWorld."""
 
@@ -218,14 +235,29 @@ def explain(rng: random.Random, split: str) -> Messages:
 def sums(rng: random.Random, split: str) -> Messages:
     """A sum, in words or in figures, with pairs of numbers by split. The calculator works it out."""
     x, sign, y, z = sum_pair(rng, split)
-    word = OPERATION_WORDS[sign]
-    if rng.random() < 0.25:
-        a, b = number_word(x), number_word(y)
-        question = pick(rng, IN_WORDS).format(a=a, A=capitalise(a), b=b, word=word)
+    way = rng.random()
+    if y == 2 and sign in BY_TWO and way < 0.6:
+        ways: Sequence[str] = BY_TWO[sign]
     else:
-        said = pick(rng, TIMES_SIGNS) if sign == "*" else sign
-        question = pick(rng, IN_FIGURES).format(x=x, y=y, sign=said, word=word)
+        ways = pick(rng, (SUMS, SUMS, SAID_SUMS, TOLD_SUMS[sign], TOLD_SUMS[sign]))
+    in_words = ways is not SUMS and rng.random() < 0.3
+    a, b = (number_word(x), number_word(y)) if in_words else (str(x), str(y))
+    said = pick(rng, TIMES_SIGNS) if sign == "*" else sign
+    question = pick(rng, ways).format(x=a, y=b, sign=said, word=pick(rng, SAID_SIGNS[sign]))
+    if split == "train" and rng.random() < CASUAL_SHARE / 2:
+        question = in_haste(rng, question)
+    elif in_words and question[-1] in "?.":
+        question = capitalise(question)
     return turn(question, worked_out(x, sign, y, z))
+
+
+SAID_SIGNS = {
+    "+": ("plus", "plus", "and", "added to"),
+    "-": ("minus", "minus", "take away"),
+    "*": ("times", "times", "multiplied by"),
+    "/": ("divided by", "divided by", "over"),
+}
+"""Words for the signs."""
 
 
 def worked_out(x: int, sign: str, y: int, z: int) -> list[dict[str, str]]:
@@ -240,22 +272,23 @@ def worked_out(x: int, sign: str, y: int, z: int) -> list[dict[str, str]]:
 
 KINDS = Weighted(
     [
-        (one_fact, 34),
+        (one_fact, 29),
+        (reverse, 6),
         (about, 1.5),
         (greeting_and_fact, 3),
-        (same_subject, 4),
-        (two_facts, 3),
+        (same_subject, 3.5),
+        (two_facts, 2.5),
         (follow_up, 5),
         (yes_or_no, 7),
         (this_or_that, 4),
         (comparison, 4),
         (listing, 5),
         (small_talk, 5.5),
-        (identity, 3),
-        (explain, 6),
+        (identity, 2.5),
+        (explain, 5.5),
         (sums, 5),
         (rhyme, 1),
-        (outside, 9),
+        (outside, 10),
     ]
 )
 """Kinds of TinyTalk conversations, per cent."""
