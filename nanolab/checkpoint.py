@@ -221,7 +221,7 @@ def _optimizer_states(
 
 
 def _fits(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> bool:
-    """Groups of as many parameters; each tensor of a parameter's state is one number or of its shape."""
+    """Groups of as many parameters, each with a state of shapes that belong to it."""
     groups = optimizer.param_groups
     sizes = [len(group["params"]) for group in groups]
     if [len(group["params"]) for group in state["param_groups"]] != sizes:
@@ -230,11 +230,20 @@ def _fits(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> bool:
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     shapes = {number: param.shape for number, param in zip(numbers, params, strict=True)}
     return all(
-        item.dim() == 0 or item.shape == shapes[number]
+        tuple(item.shape) in _state_shapes(shapes[number])
         for number, slots in state["state"].items()
         for item in slots.values()
         if isinstance(item, Tensor)
     )
+
+
+def _state_shapes(shape: Sequence[int]) -> set[tuple[int, ...]]:
+    """What an optimizer may keep of a parameter: one number, its shape, or as NorMuon a column or a row."""
+    shapes: set[tuple[int, ...]] = {(), tuple(shape)}
+    if len(shape) == 2:
+        rows, columns = shape
+        shapes |= {(rows, 1), (1, columns)}
+    return shapes
 
 
 # ---- finding

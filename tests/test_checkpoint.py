@@ -24,6 +24,7 @@ from nanolab.checkpoint import (
 from nanolab.checkpoint_files import verify_checkpoint, write_manifest
 from nanolab.errors import CheckpointError, ConfigError
 from nanolab.model import GPT, GPTConfig
+from nanolab.optim import Muon
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=32, n_layer=1, n_head=2, n_kv_head=1, n_embd=8)
 
@@ -116,6 +117,30 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path):
     assert train(resumed, new_optimizers, new_rng, 4) == unbroken
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name])
+
+
+@pytest.mark.parametrize("beta2", [0.0, 0.9])
+def test_muon_resumes_with_all_that_it_remembers(tmp_path, beta2):
+    def step(model: nn.Sequential, optimizers: list[torch.optim.Optimizer]) -> None:
+        model(torch.arange(12.0).view(3, 4)).square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def tall_and_wide(seed: int) -> tuple[nn.Sequential, list[torch.optim.Optimizer]]:
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(4, 8, bias=False), nn.Linear(8, 2, bias=False))
+        return model, [Muon(model.parameters(), beta2=beta2)]
+
+    model, optimizers = tall_and_wide(seed=0)
+    step(model, optimizers)
+    saved = save_checkpoint(tmp_path, "base", 1, model=model, optimizers=optimizers, meta={})
+    resumed, theirs = tall_and_wide(seed=1)
+    load_checkpoint(saved, model=resumed, optimizers=theirs)
+    step(model, optimizers)
+    step(resumed, theirs)
+    for weight, other in zip(model.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(weight, other)
 
 
 def test_loading_a_model_alone_leaves_the_random_state_alone(full):
