@@ -44,7 +44,8 @@ class _TinyTask(Task):
 class TinyTalk(_TinyTask):
     """Small talk, questions about facts, short explanations and sums, one to four turns.
 
-    Six in ten ask for a fact, one in ten for what is outside; a common fact is asked ten times as often as an uncommon one.
+    Six in ten ask for a fact, one in ten for what is outside; a common fact is asked ten times as often as
+    an uncommon one.
     """
 
     default_size = 20_000
