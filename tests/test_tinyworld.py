@@ -256,7 +256,7 @@ def test_families_get_their_share_of_the_bytes():
     assert sum(docs.SHARES.values()) == 100 and set(docs.SHARES) == set(docs.FAMILIES)
     rng, sizes = random.Random(0), Counter()
     names = {write: name for name, write in docs.FAMILIES.items()}
-    for _ in range(10_000):
+    for _ in range(30_000):
         write = docs._families().draw(rng)
         sizes[names[write]] += len(write(rng))
     for name, share in docs.SHARES.items():
