@@ -89,7 +89,7 @@ def test_a_stage_that_was_opened_and_not_trained_opens_again(course, capsys):
 
 def test_a_stage_on_a_stand_in_has_the_steps_of_this_profile_and_the_changes_asked_for(course):
     work = course.open("sft", total_batch_size=512, device_batch_size=4, matrix_lr=0.5)
-    assert work.profile.name == "smoke" and work.profile.depth == 4 and work.profile.matrix_lr == 0.5
+    assert work.profile.name == "smoke" and work.profile.depth == 3 and work.profile.matrix_lr == 0.5
     assert work.plan.num_iterations == course.profile.sft.num_iterations and work.plan.total_batch_size == 512
 
 
