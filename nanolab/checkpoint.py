@@ -221,7 +221,8 @@ def _optimizer_states(
 
 
 def _fits(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> bool:
-    """Groups of as many parameters; each tensor of a parameter's state is one number or of its shape."""
+    """Groups of as many parameters; each tensor of a parameter's state is one number, of its shape, or of one
+    number for each of its rows or columns."""
     groups = optimizer.param_groups
     sizes = [len(group["params"]) for group in groups]
     if [len(group["params"]) for group in state["param_groups"]] != sizes:
@@ -230,7 +231,11 @@ def _fits(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> bool:
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     shapes = {number: param.shape for number, param in zip(numbers, params, strict=True)}
     return all(
-        item.dim() == 0 or item.shape == shapes[number]
+        item.dim() == 0
+        or (
+            item.dim() == len(shapes[number])
+            and all(a in (1, b) for a, b in zip(item.shape, shapes[number], strict=True))
+        )
         for number, slots in state["state"].items()
         for item in slots.values()
         if isinstance(item, Tensor)

@@ -74,7 +74,8 @@ def build(
         load_checkpoint(path, model=model)
         tensors = {}
         for name, weight in model.state_dict().items():
-            tensors[name], tensors[f"{name}.scale"] = quantise(weight)
+            # A vector is rows of one number, which keep their value.
+            tensors[name], tensors[f"{name}.scale"] = quantise(weight.reshape(len(weight), -1))
         safetensors.torch.save_file(tensors, target / f"{stage}.safetensors")
         stages[stage] = {key: meta[key] for key in ("step", "parent", "tokenizer", "seed", "model_config")}
     about = {
@@ -126,8 +127,9 @@ def _write_run(source: Path, run: Path, about: dict[str, Any]) -> None:
     for stage, meta in about["stages"].items():
         tensors = safetensors.torch.load_file(source / f"{stage}.safetensors")
         model = GPT(GPTConfig(**meta["model_config"]))
-        names = model.state_dict()
-        model.load_state_dict({name: tensors[name].float() * tensors[f"{name}.scale"] for name in names})
+        shapes = {name: weight.shape for name, weight in model.state_dict().items()}
+        weights = {name: tensors[name].float() * tensors[f"{name}.scale"] for name in shapes}
+        model.load_state_dict({name: weights[name].reshape(shape) for name, shape in shapes.items()})
         rest = {key: value for key, value in meta.items() if key != "step"}
         rest |= {"profile": about["profile"], "reference": True}
         made = save_checkpoint(run, stage, meta["step"], model=model, meta=rest)

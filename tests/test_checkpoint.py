@@ -24,6 +24,7 @@ from nanolab.checkpoint import (
 from nanolab.checkpoint_files import verify_checkpoint, write_manifest
 from nanolab.errors import CheckpointError, ConfigError
 from nanolab.model import GPT, GPTConfig
+from nanolab.optim import LearningRates, build_optimizers
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=32, n_layer=1, n_head=2, n_kv_head=1, n_embd=8)
 
@@ -502,3 +503,34 @@ def test_each_file_is_hashed_once(runs, monkeypatch):
     monkeypatch.setattr(checkpoint_files, "_sha256", lambda path: hashed.append(path.name) or original(path))
     load_model("base")
     assert sorted(hashed) == ["meta.json", "model.safetensors", "state.json"]
+
+
+def test_the_optimizers_of_2026_go_on_from_a_checkpoint_as_if_nothing_had_been(tmp_path):
+    config = GPTConfig(16, 32, 2, 2, 2, 16, value_embeddings=True, residual_scalars=True)
+    rates = LearningRates(polar_express=True, muon_beta2=0.9)
+
+    def fresh():
+        torch.manual_seed(0)
+        model = GPT(config)
+        return model, build_optimizers(model, rates)
+
+    def step(model, optimizers, seed):
+        ids = torch.randint(32, (2, 17), generator=torch.Generator().manual_seed(seed))
+        model(ids[:, :-1], ids[:, 1:]).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad()
+
+    model, optimizers = fresh()
+    for seed in range(3):
+        step(model, optimizers, seed)
+    saved = save_checkpoint(
+        tmp_path, "base", 3, model=model, optimizers=optimizers,
+        meta={"model_config": asdict(config), "tokenizer": "ours"},
+    )  # fmt: skip
+    other, others = fresh()
+    load_checkpoint(saved, model=other, optimizers=others)
+    for seed in range(3, 6):
+        step(model, optimizers, seed)
+        step(other, others, seed)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))

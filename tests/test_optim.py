@@ -1,5 +1,7 @@
 """Muon against torch.optim.Muon, Newton-Schulz against constructed spectra, schedules in closed form."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,11 +10,13 @@ from hypothesis import strategies as st
 from nanolab.model import GPT, GPTConfig
 from nanolab.optim import (
     NEWTON_SCHULZ,
+    POLAR_EXPRESS,
     LearningRates,
     Muon,
     Schedule,
     build_optimizers,
     newton_schulz,
+    orthogonalise,
     set_learning_rate,
 )
 
@@ -112,3 +116,79 @@ def test_schedule_rises_stays_and_falls():
 def test_schedule_is_always_above_zero_and_at_most_one(steps, warmup, warmdown, final):
     schedule = Schedule(steps, warmup, warmdown, final)
     assert all(0 < schedule(i) <= 1 for i in range(steps))
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(24, 24), (24, 96), (96, 24)])
+def test_polar_express_bounds_the_spectrum_in_three_steps(rows, cols):
+    torch.manual_seed(0)
+    matrix = with_spectrum(torch.logspace(-1.5, 0, 24), rows, cols)
+    assert (torch.linalg.svdvals(matrix[0]) / matrix.norm()).min() >= 0.01
+    result = torch.linalg.svdvals(orthogonalise(matrix, POLAR_EXPRESS)[0])
+    assert result.min() >= 0.70 and result.max() <= 1.31
+    assert len(POLAR_EXPRESS) == 3
+
+
+def test_polar_express_applies_its_polynomials_to_the_singular_values():
+    torch.manual_seed(0)
+    values = torch.logspace(-1, 0, 12)
+    matrix = with_spectrum(values, 12, 30)
+    s = (values / matrix.norm()).double()
+    for a, b, c in POLAR_EXPRESS:
+        s = a * s + b * s**3 + c * s**5
+    result = torch.linalg.svdvals(orthogonalise(matrix, POLAR_EXPRESS)[0])
+    torch.testing.assert_close(result.double().sort().values, s.sort().values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
+def test_normuon_evens_the_rows_as_a_plain_loop_does(shape):
+    """Li et al., 2025: each row (here also: each column of a wide matrix) over its running mean square."""
+    torch.manual_seed(2)
+    rows, cols = shape
+    weight = torch.nn.Parameter(torch.randn(shape))
+    plain = torch.nn.Parameter(weight.detach().clone())
+    even, usual = Muon([weight], lr=1.0, beta2=0.9), Muon([plain], lr=1.0)
+    running = [0.0] * max(rows, cols)
+    for _ in range(4):
+        gradient = torch.randn(shape)
+        before, before_plain = weight.detach().clone(), plain.detach().clone()
+        for parameter, optimizer in ((weight, even), (plain, usual)):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        update = (before_plain - plain.detach()).double()  # orthogonalised, and scaled
+        lines = update if rows >= cols else update.T
+        scale = max(1.0, rows / cols) ** 0.5
+        wanted = []
+        for i, line in enumerate(lines):
+            size = float((line / scale).square().mean())
+            running[i] = 0.9 * running[i] + 0.1 * size
+            wanted.append(line / running[i] ** 0.5)
+        expected = torch.stack(wanted)
+        expected = expected * (update.norm() / expected.norm())
+        actual = (before - weight.detach()).double()
+        torch.testing.assert_close(actual if rows >= cols else actual.T, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_every_part_of_2026_learns_at_a_rate_of_its_own():
+    parts = {"value_embeddings": True, "residual_scalars": True, "smear": True, "backout": True}
+    model = GPT(replace(CONFIG, n_embd=96, **parts))
+    adamw, muon = build_optimizers(model, LearningRates(0.06, 0.3, 0.004, 0.5))
+    scale = (96 / 768) ** -0.5
+    rates = {id(p): group["lr"] for group in adamw.param_groups for p in group["params"]}
+    names = {name: rates[id(p)] for name, p in model.named_parameters() if id(p) in rates}
+    assert names == pytest.approx(
+        {
+            "transformer.wte.weight": 0.3 * scale, "lm_head.weight": 0.004 * scale,
+            "value_embeds.1.weight": 0.15 * scale, "resid_lambdas": 0.005, "x0_lambdas": 0.5,
+            "smear_gate.weight": 0.2, "smear_lambda": 0.2, "backout_lambda": 0.2,
+        }
+    )  # fmt: skip
+    blocks = {id(p) for p in model.transformer["h"].parameters()}
+    assert {id(p) for group in muon.param_groups for p in group["params"]} == blocks
+
+
+def test_a_profile_decides_how_muon_steps():
+    model = GPT(CONFIG)
+    late_2025 = build_optimizers(model, LearningRates())[1]
+    today = build_optimizers(model, LearningRates(polar_express=True, muon_beta2=0.9))[1]
+    assert (late_2025.polynomials, late_2025.beta2) == ((NEWTON_SCHULZ,) * 5, 0.0)
+    assert (today.polynomials, today.beta2) == (POLAR_EXPRESS, 0.9)

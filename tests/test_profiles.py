@@ -15,7 +15,17 @@ def test_every_profile_is_consistent(name):
         plan = profile.plan(stage)
         assert plan.micro_batches >= 1
         assert plan.max_seq_len <= profile.sequence_len
-    assert profile.n_embd == 64 * profile.depth and profile.n_embd % profile.n_head == 0
+    assert profile.n_embd % profile.n_head == 0
+    head = profile.n_embd // profile.n_head
+    assert head <= profile.head_dim and head % 2 == 0, "rotary embeddings turn pairs of channels"
+
+
+def test_the_width_is_64_a_layer_unless_the_profile_says_otherwise():
+    for name in ("smoke", "workshop", "gpu"):
+        assert get_profile(name).n_embd == 64 * get_profile(name).depth
+    laptop = get_profile("laptop")
+    assert laptop.n_embd == laptop.width == 128
+    assert override(laptop, width=0).n_embd == 64 * laptop.depth
 
 
 def test_the_workshop_profile_is_the_worksheets():

@@ -256,7 +256,7 @@ def test_families_get_their_share_of_the_bytes():
     assert sum(docs.SHARES.values()) == 100 and set(docs.SHARES) == set(docs.FAMILIES)
     rng, sizes = random.Random(0), Counter()
     names = {write: name for name, write in docs.FAMILIES.items()}
-    for _ in range(10_000):
+    for _ in range(30_000):
         write = docs._families().draw(rng)
         sizes[names[write]] += len(write(rng))
     for name, share in docs.SHARES.items():
@@ -337,9 +337,9 @@ def test_documents_stream_fast_enough():
     next(generator)
     best = 0.0
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         size = sum(len(text) for text in islice(generator, 3_000))
-        best = max(best, size / (time.perf_counter() - start))
+        best = max(best, size / (time.process_time() - start))
     assert best > 1e6  # bytes a second; 5 MB/s and more on an idle core
 
 

@@ -167,6 +167,22 @@ def test_validation_asks_for_facts_in_held_out_phrasings_only():
     assert all(first(messages)[0] in held for messages in drawn(talk.one_fact, "val", 500))
 
 
+def test_no_question_has_two_answers():
+    """Small talk, poems and sums aside: a chat may say hello in two ways, and bare() takes away signs.
+
+    An explanation may say more than a fact: chocolate comes from cocoa beans, the seeds of a tree.
+    """
+    answers, rng = {}, random.Random(5)
+    many = (talk.small_talk, talk.identity, talk.greeting_and_fact, talk.rhyme, talk.sums, talk.explain)
+    for _ in range(20_000):
+        kind = talk.KINDS.draw(rng)
+        if kind not in many:
+            question, answer = first(kind(rng, "train"))
+            answers.setdefault(bare(question), set()).add(without_prefix(answer))
+    assert not {question: several for question, several in answers.items() if len(several) > 1}
+    assert not answers.keys() & {bare(text) for intent in INTENTS for text in intent["say"]}
+
+
 def test_the_same_seed_gives_the_same_talk():
     assert drawn(talk.talk, count=300, seed=3) == drawn(talk.talk, count=300, seed=3)
     assert drawn(talk.talk, count=30, seed=3) != drawn(talk.talk, count=30, seed=4)

@@ -42,9 +42,10 @@ class _TinyTask(Task):
 
 
 class TinyTalk(_TinyTask):
-    """Small talk, questions about facts, short explanations and sums, one to four turns.
+    """Questions as people ask them, one to four turns: `talk.KINDS` says of which kinds, and how often.
 
-    Seven in ten ask for a fact; a common fact is asked ten times as often as an uncommon one.
+    Most ask for a fact; a common fact is asked ten times as often as an uncommon one. What stands outside
+    the world gets "I don't know".
     """
 
     default_size = 20_000

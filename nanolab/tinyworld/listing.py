@@ -20,8 +20,8 @@ COUNTS = Weighted([(1, 27), (2, 20), (3, 40), (4, 7), (5, 6)])
 SOME, SOME_SHARE = 3, 0.35
 """How many are "some birds", and how often three are asked for in this way."""
 
-WHOLE = ("planets", "months", "continents")
-"""Groups that are asked for as a whole: "list the planets" is no question for three."""
+WHOLE = ("planets", "months", "continents", "fish")
+"""Groups that are asked for as a whole, or that sound like one: "list planets" is no question for three."""
 
 
 def listing(rng: random.Random, split: str) -> Messages:
