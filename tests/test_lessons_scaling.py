@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,9 +34,11 @@ def result(width: int, flops: float, bits: float) -> scaling.SizeResult:
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_the_width_of_a_profile_gives_the_profile_s_own_model(name):
+def test_the_width_of_a_profile_gives_the_profile_s_own_model_at_64_channels_a_layer(name):
     profile = get_profile(name)
-    assert scaling.config_of(profile, profile.n_embd) == model_config(profile)
+    own = replace(model_config(profile), n_layer=profile.n_embd // 64)
+    assert scaling.config_of(profile, profile.n_embd) == own
+    assert (own == model_config(profile)) == (name != "laptop"), "of which only laptop has more layers"
 
 
 def test_counting_without_building_agrees_with_the_model():

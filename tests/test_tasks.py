@@ -169,10 +169,10 @@ def test_a_shuffle_leaves_no_place_for_the_order_of_the_tasks():
 
 
 def test_a_mixture_of_a_million_is_quick():
-    began = time.perf_counter()
+    began = time.process_time()
     mixture = TaskMixture([Letters(600_000), Letters(400_000)])
     mixture[999_999]
-    assert time.perf_counter() - began < 5, "the machine may be busy, but a quadratic shuffle takes hours"
+    assert time.process_time() - began < 5, "seconds of computing; a quadratic shuffle takes hours"
 
 
 # Multiple choice
