@@ -47,11 +47,11 @@ class Unmasked:
     identity: str
 
 
-def line_up(course: Course, read: int = 1_500, asked: int = 12) -> list[Unmasked]:
+def line_up(course: Course, read: int = 3_000, asked: int = 12) -> list[Unmasked]:
     """Five models that were measured on the same `asked` new documents, under names A to E.
 
     One is the course's base model. The others are a count of tokens or bytes over `read` training
-    documents, or know nothing at all: all of them together take a few seconds to make.
+    documents, or know nothing at all: all of them together take some ten seconds to make.
     """
     model, tokenizer, _ = course.load("base")
     training = list(islice(documents("train"), read))
