@@ -15,7 +15,7 @@ from typing import Any
 
 from nanolab.tinyworld.asking import GO_ON, Messages, ask, phrasing, put, training_question, turn
 from nanolab.tinyworld.comparing import items
-from nanolab.tinyworld.exam import is_in_exam
+from nanolab.tinyworld.exam import UNKNOWN, is_in_exam
 from nanolab.tinyworld.facts import (
     TIER_WEIGHT,
     Fact,
@@ -58,8 +58,6 @@ COMPARED = {
 }
 """Tables whose unknown subjects are compared with known ones, and on which scale."""
 
-_SAYS_SO = re.compile(r"\bI (?:don['’]t|do not) know\b", re.IGNORECASE)
-
 
 def reply() -> str:
     """What is said to everything outside."""
@@ -68,7 +66,7 @@ def reply() -> str:
 
 def says_so(text: str) -> bool:
     """Whether `text` says "I don't know" or "I do not know"."""
-    return _SAYS_SO.search(text) is not None
+    return UNKNOWN.search(text) is not None
 
 
 def outside(rng: random.Random, split: str) -> Messages:
