@@ -386,7 +386,7 @@ def config_of(path: Path, meta: Mapping[str, Any]) -> GPTConfig:
     """
     given = meta.get("model_config")
     names = {field.name for field in fields(GPTConfig)}
-    sizes = {field.name for field in fields(GPTConfig) if type(field.default) is int}
+    sizes = {field.name for field in fields(GPTConfig) if type(field.default) is int and field.default}
     if not isinstance(given, dict) or not sizes <= set(given) <= names:
         found = set(given if isinstance(given, dict) else ())
         wrong = sorted((sizes - found) | (found - names))

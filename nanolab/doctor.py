@@ -269,12 +269,12 @@ def training_rate(profile: Profile, compute: Compute) -> float:
 
     from nanolab.bench import training_steps
     from nanolab.model import GPT
-    from nanolab.optim import LearningRates, build_optimizers
-    from nanolab.stages import model_config
+    from nanolab.optim import build_optimizers
+    from nanolab.stages import learning_rates, model_config
 
     torch.manual_seed(0)
     model = GPT(model_config(profile)).to(compute.device)
-    optimizers = build_optimizers(model, LearningRates(), ns_dtype=compute.dtype)
+    optimizers = build_optimizers(model, learning_rates(profile), ns_dtype=compute.dtype)
     steps = training_steps(model, optimizers, profile.base.device_batch_size, compute)
     next(steps)
     rates: list[float] = []

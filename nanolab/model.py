@@ -52,11 +52,13 @@ class GPTConfig:
     rotary_base: float = 10_000.0
     """the slowest pair of channels turns once in about 6 times as many tokens"""
     window_pattern: str = "L"
-    """how far back each layer looks, the last always L: L the whole context, S a quarter of it"""
+    """how far back each layer looks, the last always L: L the whole context, S a short way"""
+    short_window: int = 0
+    """tokens before its own that a token of a layer S sees; 0 for a quarter of the context, as nanochat"""
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check_setting(field.name, getattr(self, field.name), type(field.default))
+            _check_setting(field.name, getattr(self, field.name), field.default)
         if not 1 <= len(self.window_pattern) <= LONGEST_PATTERN or set(self.window_pattern) - set("LS"):
             raise ConfigError(
                 f"window_pattern={self.window_pattern[:20]!r} has to be of the letters L and S, "
@@ -86,14 +88,15 @@ class GPTConfig:
 
     def window(self, layer: int) -> int:
         """How many tokens before its own a token of this layer sees; a quarter is rounded up to 128s."""
-        short = min(self.sequence_len, math.ceil(self.sequence_len / 512) * 128)
+        short = min(self.sequence_len, self.short_window or math.ceil(self.sequence_len / 512) * 128)
         pattern = self.window_pattern
         is_short = pattern[layer % len(pattern)] == "S" and layer < self.n_layer - 1
         return short if is_short else self.sequence_len
 
 
-def _check_setting(name: str, value: Any, kind: type) -> None:
+def _check_setting(name: str, value: Any, default: Any) -> None:
     """Raise ConfigError for a value that is of another kind than the default, or a number not above 0."""
+    kind = type(default)
     wanted = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}[kind]
     kinds = {int, float} if kind is float else {kind}
     if type(value) not in kinds:
@@ -101,7 +104,7 @@ def _check_setting(name: str, value: Any, kind: type) -> None:
             f"{name} is a {type(value).__name__}, and has to be {wanted}.\n"
             "Sizes in a dictionary are given as GPTConfig(**sizes)."
         )
-    if kind in (int, float) and not 0 < value <= 2**31:
+    if kind in (int, float) and not (0 < value <= 2**31 or value == default):
         found = "more" if value > 2**31 else value
         raise ConfigError(f"{name} has to be above 0 and at most 2^31, and is {found}.")
 
@@ -146,6 +149,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     cos, sin = cos.unsqueeze(-2).to(x.dtype), sin.unsqueeze(-2).to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
+
+
+def visible(positions: Tensor, count: int, window: int) -> Tensor:
+    """Whether a token at each of `positions` `(..., T)` looks at each of the first `count` tokens: `(..., T,
+    count)`, true for itself and for at most `window` before it."""
+    back = positions.unsqueeze(-1) - torch.arange(count, device=positions.device)
+    return (back >= 0) & (back <= window)
 
 
 class KVCache:
@@ -245,8 +255,7 @@ class Attention(nn.Module):
         if positions is not None or window < T - 1:
             # is_causal aligns to the top left, which is wrong once there are more keys than queries.
             query = torch.arange(T, device=x.device)[None] if positions is None else positions
-            back = query[:, None, :, None] - torch.arange(k.size(1), device=x.device)
-            mask = (back >= 0) & (back <= window)
+            mask = visible(query[:, None], k.size(1), window)
         y = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
             attn_mask=mask, is_causal=mask is None, enable_gqa=self.config.n_head != self.config.n_kv_head,

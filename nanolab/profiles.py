@@ -132,12 +132,14 @@ class Profile:
     head_dim: int = 128
     """channels of an attention head, at most; nanochat has 128"""
     value_embeddings: bool = False
-    """this part of the model of 2026 (see GPTConfig), and so the five below"""
+    """this part of the model of 2026 (see GPTConfig), and so the seven below"""
     residual_scalars: bool = False
     smear: bool = False
     backout: bool = False
     qk_gain: float = 1.0
     rotary_base: float = 10_000.0
+    window_pattern: str = "L"
+    short_window: int = 0
     seed: int = 42
     device: str = "auto"
     """auto, cpu, cuda or mps"""
@@ -184,14 +186,14 @@ class Profile:
 
 
 _TINY_SIZES = {
-    "talk": 32_000, "mmlu": 1_200, "arc": 400, "gsm": 2_500, "gsm_in_head": 2_500, "spelling": 12_000,
+    "talk": 32_000, "mmlu": 1_200, "arc": 400, "gsm": 2_000, "gsm_in_head": 3_000, "spelling": 12_000,
     "bee": 500,
 }  # fmt: skip
 """Conversations of each kind in midtraining and fine-tuning: what is asked most has the largest share."""
 
 _PARTS_OF_2026: dict[str, Any] = {
-    "value_embeddings": True, "residual_scalars": True, "qk_gain": 1.2, "polar_express": True,
-    "muon_beta2": 0.9,
+    "value_embeddings": True, "residual_scalars": True, "polar_express": True, "muon_beta2": 0.9,
+    "window_pattern": "SLL", "short_window": 2,
 }  # fmt: skip
 """Of what nanochat added until mid-2026, what helps a small model in a few minutes (docs/experiments.md)."""
 
@@ -215,17 +217,17 @@ def _smoke() -> Profile:
 
 
 def _laptop() -> Profile:
-    plan = StagePlan(700, 2048, 8, 256, warmdown_ratio=0.5)
+    plan = StagePlan(750, 2048, 8, 256, warmdown_ratio=0.5)
     return Profile(
         "laptop", depth=3, width=128, vocab_size=2048, sequence_len=256, digits=1, source="tinyworld",
         base=plan,
-        mid=replace(plan, num_iterations=200, warmdown_ratio=0.2),
-        sft=replace(plan, num_iterations=1_250, init_lr_frac=0.7, warmdown_ratio=1.0),
+        mid=replace(plan, num_iterations=150, warmdown_ratio=0.2),
+        sft=replace(plan, num_iterations=1_600, init_lr_frac=0.7, warmdown_ratio=1.0),
         rl=RLPlan(
             30, examples_per_step=16, num_samples=8, max_new_tokens=96, init_lr_frac=0.1, eval_every=15,
             eval_examples=200, kl_weight=0.08,
         ),
-        matrix_lr=0.06, embedding_lr=0.3, head_dim=32,
+        matrix_lr=0.06, embedding_lr=0.3, head_dim=64,
         mid_sizes=dict(_TINY_SIZES), sft_sizes=dict(_TINY_SIZES), **_PARTS_OF_2026,
     )  # fmt: skip
 

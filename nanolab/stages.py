@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,18 @@ TOKENIZER_CHARACTERS = 3_000_000
 
 
 def model_config(profile: Profile) -> GPTConfig:
-    """The model of a profile."""
-    return GPTConfig(
-        sequence_len=profile.sequence_len, vocab_size=profile.vocab_size, n_layer=profile.depth,
-        n_head=profile.n_head, n_kv_head=profile.n_head, n_embd=profile.n_embd,
-        value_embeddings=profile.value_embeddings, residual_scalars=profile.residual_scalars,
-        smear=profile.smear, backout=profile.backout, qk_gain=profile.qk_gain,
-        rotary_base=profile.rotary_base,
+    """The model of a profile: its settings of the same names, as many layers as its depth, and no GQA."""
+    same: dict[str, Any] = {
+        f.name: getattr(profile, f.name) for f in fields(GPTConfig) if hasattr(profile, f.name)
+    }
+    return GPTConfig(**same, n_layer=profile.depth, n_kv_head=profile.n_head)
+
+
+def learning_rates(profile: Profile) -> LearningRates:
+    """The rates of a profile, and how its Muon steps."""
+    return LearningRates(
+        profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr,
+        polar_express=profile.polar_express, muon_beta2=profile.muon_beta2,
     )  # fmt: skip
 
 
@@ -157,12 +162,8 @@ class Stage:
         self.parent_meta: dict[str, Any] = {}
         torch.manual_seed(profile.seed + STAGES.index(stage))
         self.model = GPT(model_config(profile)).to(self.compute.device)
-        rates = LearningRates(
-            profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr,
-            polar_express=profile.polar_express, muon_beta2=profile.muon_beta2,
-        )  # fmt: skip
         self.optimizers = build_optimizers(
-            self.model, rates, fraction=self.plan.init_lr_frac, ns_dtype=self.compute.dtype
+            self.model, learning_rates(profile), fraction=self.plan.init_lr_frac, ns_dtype=self.compute.dtype
         )
         self.schedule = self.make_schedule()
         self.prepare_data()

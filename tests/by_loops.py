@@ -59,8 +59,8 @@ def visible(config: GPTConfig, layer: int, position: int) -> range:
     letter = config.window_pattern[layer % len(config.window_pattern)]
     if letter == "L" or layer == config.n_layer - 1:
         return range(position + 1)
-    quarter = 128 * math.ceil(config.sequence_len / 4 / 128)
-    return range(max(0, position - quarter), position + 1)
+    short = config.short_window or 128 * math.ceil(config.sequence_len / 4 / 128)
+    return range(max(0, position - short), position + 1)
 
 
 def hidden_by_loops(config: GPTConfig, weights: Mapping[str, Tensor], tokens: Sequence[int]) -> list[Vector]:

@@ -137,7 +137,7 @@ def test_every_setting_is_in_the_configuration(tokenizer):
     other = {
         "sequence_len": 512, "vocab_size": 600, "n_layer": 5, "n_head": 2, "n_kv_head": 1, "n_embd": 128,
         "value_embeddings": False, "residual_scalars": False, "smear": False, "backout": False,
-        "qk_gain": 1.3, "rotary_base": 500.0, "window_pattern": "SL",
+        "qk_gain": 1.3, "rotary_base": 500.0, "window_pattern": "SL", "short_window": 2,
     }  # fmt: skip
     assert list(other) == [field.name for field in fields(GPTConfig)]
     files = [json.dumps(model_config(CONFIG, tokenizer, {"F32"}))]

@@ -97,8 +97,9 @@ def test_attention_rows_sum_to_one_and_never_look_ahead(model):
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_attention_maps_are_those_the_model_uses(kv_heads):
-    config = replace(CONFIG, n_layer=1, n_kv_head=kv_heads)
+@pytest.mark.parametrize("pattern", ["L", "SL"])
+def test_attention_maps_are_those_the_model_uses(kv_heads, pattern):
+    config = replace(CONFIG, n_layer=2, n_kv_head=kv_heads, window_pattern=pattern, short_window=2)
     model, ids = stirred(GPT(config)).eval(), torch.arange(9)
     caught = {}
     attn = model.blocks[0].attn
@@ -132,7 +133,7 @@ def test_rotary_scores_refuse_a_key_before_the_text(model):
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_the_budget_adds_up_to_the_model(kv_heads):
-    config = replace(CONFIG, n_kv_head=kv_heads)
+    config = replace(CONFIG, n_kv_head=kv_heads, window_pattern="SL", short_window=2)
     parts, model = anatomy.budget(config).values(), GPT(config)
     assert sum(parameters for parameters, _ in parts) == model.num_parameters()
     assert sum(flops for _, flops in parts) == model.flops_per_token()
@@ -145,6 +146,15 @@ def test_shares_are_percentages():
 
 def test_leaving_out_nothing_is_the_model_itself(model, batch):
     same = anatomy.Without(CONFIG)
+    same.load_state_dict(model.state_dict())
+    assert torch.allclose(same(*batch), model(*batch), atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["", *anatomy.ADDED])
+def test_what_a_model_of_2026_has_besides_is_in_the_page_too(part, batch):
+    config = replace(MODERN, smear=True, backout=True, window_pattern="S", short_window=2)
+    model = stirred(GPT(replace(config, **anatomy.ADDED.get(part, {}))))
+    same = anatomy.Without(config, part)
     same.load_state_dict(model.state_dict())
     assert torch.allclose(same(*batch), model(*batch), atol=1e-5)
 

@@ -25,6 +25,7 @@ PARTS = {
 }
 ALL = {name: value for part in PARTS.values() for name, value in part.items()}
 """everything that nanochat has in July 2026"""
+PARTS["short windows"] = {"window_pattern": "SSL", "short_window": 2}
 LONG = 140
 """tokens; the short window of a context of 160 is 128 and the token itself"""
 
@@ -136,6 +137,8 @@ def test_a_window_ends_a_quarter_of_the_context_back():
     assert [config.window(layer) for layer in range(2)] == [128, 160]
     assert [replace(config, sequence_len=2048).window(layer) for layer in range(2)] == [512, 2048]
     assert replace(config, sequence_len=2052).window(0) == 640
+    assert replace(config, short_window=2).window(0) == 2
+    assert replace(config, short_window=1_000).window(0) == 160
 
 
 # ---- losses and gradients
@@ -216,8 +219,11 @@ def without_effect(model: GPT) -> None:
 
 @pytest.mark.parametrize("part", [*PARTS, "all"])
 def test_a_part_without_effect_changes_not_one_bit(part):
-    given = {"qk_gain": 1.0, "rotary_base": 10_000.0}
-    parts = {**PARTS.get(part, ALL), **(given if part in ("gain", "rotary base", "all") else {})}
+    given = {"qk_gain": 1.0, "rotary_base": 10_000.0, "short_window": LONG}
+    parts = {
+        **PARTS.get(part, ALL),
+        **(given if part in ("gain", "rotary base", "short windows", "all") else {}),
+    }
     plain, model = GPT(SMALL), GPT(replace(SMALL, **parts))
     plain.load_state_dict({n: w.float() for n, w in awake(SMALL).state_dict().items()})
     model.load_state_dict(plain.state_dict(), strict=False)

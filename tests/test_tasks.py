@@ -35,7 +35,7 @@ from nanolab.tasks import (
     multiple_choice,
 )
 from nanolab.tasks.spelling import COUNT, LENGTH, SPELL, TYPED_SHARE
-from nanolab.tinyworld.words import held_out
+from nanolab.tinyworld.words import held_out, known_words, spelling_words
 
 WORDS = [
     "apple",
@@ -417,6 +417,19 @@ def test_every_reference_reply_scores_right_and_the_next_one_wrong(task, split):
         assert examples.reward(conversation, right) == 1.0
         assert examples.reward(conversation, right + "1") == 0.0
         assert examples.reward(conversation, right[:-1]) == 0.0
+
+
+def test_words_that_the_world_knows_are_spelled_more_often_in_training_only():
+    train, val = ({split: SimpleSpelling(split=split, size=2_000)}[split] for split in ("train", "val"))
+
+    def known(task):
+        return sum(spelled_word(task[i]) in known_words() for i in range(2_000)) / 2_000
+
+    listed = sum(word in known_words() for word in spelling_words()) / len(spelling_words())
+    assert known(train) == pytest.approx(0.3 + 0.7 * listed, abs=0.04)
+    assert known(val) == pytest.approx(listed, abs=0.04)
+    alone = SimpleSpelling(words=["abiotic", "zoned", "gizmo"], size=50)  # TinyWorld knows none of these
+    assert {spelled_word(alone[i]) for i in range(50)} <= {"abiotic", "zoned", "gizmo"}
 
 
 def test_a_spelling_must_be_whole_and_may_stand_in_a_sentence():

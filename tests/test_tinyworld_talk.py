@@ -300,14 +300,14 @@ def test_every_explanation_is_asked_in_eight_ways_and_answered_by_itself():
 def test_yes_means_that_the_table_says_so(split):
     verdicts = Counter()
     for question, answer in map(first, drawn(deciding.yes_or_no, split, 1_500)):
-        verdict, sentence = answer.split(". ", 1)
-        fact = CANONICAL[sentence]
+        sentence, verdict = re.fullmatch("(.+?)(?:, not .+)?, so (yes|no)[.]", answer).groups()
+        fact = CANONICAL[f"{sentence}."]
         if fact.answer in " ".join(deciding.CLAIMS).split():  # "right?" is no answer
             continue
         claimed = F._phrase(bare(fact.answer)).search(bare(question)) is not None
-        assert claimed == (verdict == "Yes"), (question, answer)
+        assert claimed == (verdict == "yes"), (question, answer)
         verdicts[verdict] += 1
-    assert verdicts["Yes"] / verdicts.total() == pytest.approx(0.5, abs=0.05)
+    assert verdicts["yes"] / verdicts.total() == pytest.approx(0.5, abs=0.05)
 
 
 def test_nobody_could_defend_the_wrong_answer():
@@ -334,8 +334,8 @@ def test_one_of_the_two_is_right_and_as_often_the_first():
 def test_yes_and_no_are_as_frequent_in_each_relation_and_in_each_way_to_claim():
     by_relation, by_way = {}, {}
     for question, answer in map(first, drawn(deciding.yes_or_no, count=20_000)):
-        verdict, sentence = answer.split(". ", 1)
-        fact = CANONICAL[sentence]
+        sentence, verdict = re.fullmatch("(.+?)(?:, not .+)?, so (yes|no)[.]", answer).groups()
+        fact = CANONICAL[f"{sentence}."]
         by_relation.setdefault((fact.table, fact.relation), Counter())[verdict] += 1
         for way in ("right?", "true or false", "yes or no", "i think", "they say", "or not"):
             if way in question:
@@ -343,7 +343,7 @@ def test_yes_and_no_are_as_frequent_in_each_relation_and_in_each_way_to_claim():
     assert len(by_way) == 6
     for verdicts in (*by_relation.values(), *by_way.values()):
         if verdicts.total() > 100:
-            assert verdicts["Yes"] / verdicts.total() == pytest.approx(0.5, abs=0.15)
+            assert verdicts["yes"] / verdicts.total() == pytest.approx(0.5, abs=0.15)
 
 
 def test_there_are_many_ways_to_claim_and_to_offer():

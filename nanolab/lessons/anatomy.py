@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nanolab.compute import best_seconds
 from nanolab.data import PackedBatches
 from nanolab.errors import ConfigError
-from nanolab.model import GATE_CHANNELS, GPT, GPTConfig, KVCache, norm, rotary_tables, rotate
+from nanolab.model import GATE_CHANNELS, GPT, GPTConfig, KVCache, norm, rotary_tables, rotate, visible
 from nanolab.optim import LearningRates, Schedule, build_optimizers
 from nanolab.train import Diverged, StepRecord, fit
 
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 PARTS = ("RMSNorm", "QK norm", "ReLU squared", "soft cap")
 """What `Without` can leave out, of the model of late 2025."""
 
-ADDED = ("value embeddings", "residual scalars", "smear", "backout")
+ADDED: dict[str, dict[str, Any]] = {
+    "value embeddings": {"value_embeddings": False},
+    "residual scalars": {"residual_scalars": False},
+    "the short window": {"window_pattern": "L"},
+    "smear": {"smear": False},
+    "backout": {"backout": False},
+}
 """What `Without` can leave out, of the model of 2026, where the config has it."""
 
 Batch = tuple[Tensor, Tensor]
@@ -138,12 +144,13 @@ def attention_maps(model: GPT, ids: Tensor) -> Tensor:
     """Who looks at whom: `(blocks, heads, T, T)`, each row the shares of a token's attention, in all 1."""
     maps = []
     cos, sin = model.cos[: ids.numel()], model.sin[: ids.numel()]
-    ahead = torch.ones(ids.numel(), ids.numel(), dtype=torch.bool).triu(1)
-    for q, k in queries_and_keys(model, ids):
+    positions = torch.arange(ids.numel())
+    for layer, (q, k) in enumerate(queries_and_keys(model, ids)):
         q, k = (norm(rotate(x[None], cos, sin))[0].transpose(0, 1) for x in (q, k))
         k = k.repeat_interleave(q.size(0) // k.size(0), dim=0)
         scores = q @ k.transpose(1, 2) * model.config.qk_gain**2 / model.config.head_dim**0.5
-        maps.append(scores.masked_fill(ahead, float("-inf")).softmax(dim=-1))
+        seen = visible(positions, ids.numel(), model.config.window(layer))
+        maps.append(scores.masked_fill(~seen, float("-inf")).softmax(dim=-1))
     return torch.stack(maps)
 
 
@@ -246,7 +253,7 @@ def budget(config: GPTConfig) -> dict[str, tuple[int, int]]:
         "embedding": (table, 0),
         **({"value embeddings": (values, 0)} if gates else {}),
         "attention, weights": (attention, 6 * attention),
-        "attention, looking": (0, 12 * layers * width * config.sequence_len),
+        "attention, looking": (0, 12 * width * sum(config.window(layer) for layer in range(layers))),
         "MLP": (mlp, 6 * mlp),
         "head": (table, 6 * table),
     }
@@ -272,8 +279,7 @@ class Without(GPT):
     def __init__(self, config: GPTConfig, part: str = "") -> None:
         if part not in ("", *PARTS, *ADDED):
             raise ConfigError(f"there is no part {part!r}.\nChoose one of: {', '.join((*PARTS, *ADDED))}.")
-        left_out: dict[str, Any] = {part.replace(" ", "_"): False} if part in ADDED else {}
-        super().__init__(replace(config, **left_out))
+        super().__init__(replace(config, **ADDED.get(part, {})))
         self.part = part
 
     def hidden(self, idx: Tensor, kv_cache: KVCache | None = None) -> Tensor:
@@ -298,7 +304,8 @@ class Without(GPT):
                 gate = 3 * torch.sigmoid(attn.ve_gate(h[..., :GATE_CHANNELS]))
                 v = v + gate.unsqueeze(-1) * self.value_embeds[str(layer)](idx).view(shape)
             heads = (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-            mixed = F.scaled_dot_product_attention(*heads, is_causal=True)
+            seen = visible(torch.arange(T), T, self.config.window(layer))
+            mixed = F.scaled_dot_product_attention(*heads, attn_mask=seen)
             x = x + attn.c_proj(mixed.transpose(1, 2).flatten(2))
             wide = block.mlp.c_fc(normed(x)).relu()
             x = x + block.mlp.c_proj(wide if part == "ReLU squared" else wide.square())

@@ -17,9 +17,9 @@ from nanolab.errors import ConfigError
 from nanolab.lessons.exam import Marked, Question, one_line, sit
 from nanolab.lessons.pretraining import milestones
 from nanolab.model import GPT
-from nanolab.optim import LearningRates, Schedule, build_optimizers
+from nanolab.optim import Schedule, build_optimizers
 from nanolab.profiles import Profile
-from nanolab.stages import conversations
+from nanolab.stages import conversations, learning_rates
 from nanolab.tokenizer import Tokenizer
 from nanolab.train import Batch, fit
 
@@ -114,7 +114,7 @@ def short_sft(
     if learn == SUPERVISION[2]:
         batches = without_ends(batches, tokenizer)
     moved = ((x.to(compute.device), y.to(compute.device)) for x, y in batches)
-    rates = LearningRates(profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr)
+    rates = learning_rates(profile)
     optimizers = build_optimizers(run.model, rates, ns_dtype=compute.dtype)
     stops = milestones(steps, 6) if exam else []
 

@@ -24,9 +24,10 @@ from nanolab.evals import ExamAnswer, answers, exam_answers
 from nanolab.expect import note
 from nanolab.lessons.exam import one_line
 from nanolab.model import GPT
-from nanolab.optim import LearningRates, Schedule, build_optimizers
+from nanolab.optim import Schedule, build_optimizers
 from nanolab.profiles import STAGES, Profile
 from nanolab.reference import unpack
+from nanolab.stages import learning_rates
 from nanolab.tasks import FactRecall, SimpleSpelling, Task, TinyGSM
 from nanolab.tinyworld.outside import says_so
 from nanolab.tokenizer import Tokenizer
@@ -320,7 +321,7 @@ def train_on(
     """A copy of `model`, trained for `steps` on conversations as the sft stage would, at `fraction` of its
     rates. The model given stays as it is, and nothing is saved."""
     student = copy.deepcopy(model)
-    rates = LearningRates(profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr)
+    rates = learning_rates(profile)
     optimizers = build_optimizers(student, rates, fraction=fraction)
     rows, context = profile.sft.device_batch_size, profile.sft.max_seq_len
     batches = ConversationBatches(task, tokenizer, rows, context, seed=profile.seed, device=student.device)

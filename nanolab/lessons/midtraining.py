@@ -17,9 +17,9 @@ from nanolab.data import ConversationBatches
 from nanolab.engine import Engine, Sample
 from nanolab.lessons.pretraining import base_batches, milestones
 from nanolab.model import GPT
-from nanolab.optim import LearningRates, Schedule, build_optimizers
+from nanolab.optim import Schedule, build_optimizers
 from nanolab.profiles import Profile
-from nanolab.stages import SupervisedStage, conversations
+from nanolab.stages import SupervisedStage, conversations, learning_rates
 from nanolab.tasks.tiny import FactRecall
 from nanolab.tokenizer import SPECIAL_TOKENS, Tokenizer
 from nanolab.train import Batch, StepRecord, fit
@@ -202,7 +202,7 @@ def short_mid(
         text = base_batches(profile, tokenizer, rows=rows)
         moved = ((x[:, :context].to(compute.device), y[:, :context].to(compute.device)) for x, y in text)
         talk = with_base_text(talk, moved, text_rows)
-    rates = LearningRates(profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr)
+    rates = learning_rates(profile)
     optimizers = build_optimizers(student, rates, fraction=profile.mid.init_lr_frac, ns_dtype=compute.dtype)
     schedule = Schedule(steps, warmdown_ratio=profile.mid.warmdown_ratio)
     for _ in fit(student, optimizers, talk, schedule, grad_clip=profile.grad_clip, compute=compute):

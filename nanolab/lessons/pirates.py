@@ -17,10 +17,10 @@ from nanolab.evals import accuracy
 from nanolab.expect import note
 from nanolab.lessons.exam import one_line
 from nanolab.model import GPT
-from nanolab.optim import LearningRates, Schedule, build_optimizers
+from nanolab.optim import Schedule, build_optimizers
 from nanolab.paths import home
 from nanolab.reference import folder
-from nanolab.stages import conversations
+from nanolab.stages import conversations, learning_rates
 from nanolab.tasks import CustomJSON, FactRecall, Task
 from nanolab.tokenizer import Tokenizer
 from nanolab.train import Batch, fit
@@ -225,7 +225,7 @@ def _train(course: Course, model: GPT, batches: Iterator[Batch], steps: int) -> 
     profile = course.profile
     compute = choose_compute(profile.device, profile.dtype)
     model.to(compute.device)
-    rates = LearningRates(profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr)
+    rates = learning_rates(profile)
     optimizers = build_optimizers(model, rates, fraction=RATE, ns_dtype=compute.dtype)
     moved = ((inputs.to(compute.device), targets.to(compute.device)) for inputs, targets in batches)
     schedule = Schedule(steps, warmdown_ratio=0.5)

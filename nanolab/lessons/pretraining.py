@@ -19,10 +19,10 @@ from nanolab.engine import Engine
 from nanolab.errors import ConfigError
 from nanolab.evals import text_loss
 from nanolab.model import GPT
-from nanolab.optim import LearningRates, Schedule, build_optimizers
+from nanolab.optim import Schedule, build_optimizers
 from nanolab.paths import run_dir
 from nanolab.profiles import Profile, override
-from nanolab.stages import SupervisedStage, model_config
+from nanolab.stages import SupervisedStage, learning_rates, model_config
 from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, facts
 from nanolab.tokenizer import Tokenizer
 from nanolab.train import Batch, StepRecord, fit
@@ -200,7 +200,7 @@ def trial(
     compute = choose_compute(profile.device, profile.dtype)
     torch.manual_seed(profile.seed)
     model = GPT(model_config(profile)).to(compute.device)
-    rates = LearningRates(profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr)
+    rates = learning_rates(profile)
     optimizers = build_optimizers(model, rates, ns_dtype=compute.dtype)
     if adamw is not None:
         matrices = model.transformer["h"].parameters()

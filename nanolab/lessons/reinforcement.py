@@ -21,10 +21,10 @@ from nanolab.evals import answers, pass_at_k
 from nanolab.grpo import RLRecord, Rollout, grpo, rollout_batches, sample_rollout, token_logprobs
 from nanolab.lessons.problems import calls
 from nanolab.model import GPT
-from nanolab.optim import LearningRates, Schedule, build_optimizers
+from nanolab.optim import Schedule, build_optimizers
 from nanolab.paths import run_dir
 from nanolab.profiles import Profile, RLPlan, override
-from nanolab.stages import ReinforcementStage
+from nanolab.stages import ReinforcementStage, learning_rates
 from nanolab.tasks import Task
 from nanolab.tokenizer import Tokenizer
 from nanolab.viz import LivePlot
@@ -257,7 +257,7 @@ def side_run(
     compute = choose_compute(profile.device, profile.dtype)
     student, start = (copy.deepcopy(model).to(compute.device) for _ in range(2))
     changed = replace(profile.rl, **plan)
-    rates = LearningRates(profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr)
+    rates = learning_rates(profile)
     optimizers = build_optimizers(student, rates, fraction=changed.init_lr_frac, ns_dtype=compute.dtype)
     records = grpo(
         student, Engine(student, tokenizer), optimizers, task, changed, Schedule(steps, warmdown_ratio=0.0),

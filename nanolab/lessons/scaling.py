@@ -29,10 +29,10 @@ from nanolab.data import Batch, PackedBatches
 from nanolab.errors import ConfigError
 from nanolab.evals import text_loss
 from nanolab.model import GPT, GPTConfig
-from nanolab.optim import LearningRates, Schedule, build_optimizers
+from nanolab.optim import Schedule, build_optimizers
 from nanolab.paths import atomic_write, run_dir
 from nanolab.profiles import Profile, get_profile, override
-from nanolab.stages import model_config, train_tokenizer
+from nanolab.stages import learning_rates, model_config, train_tokenizer
 from nanolab.tokenizer import Tokenizer
 from nanolab.train import fit
 
@@ -103,7 +103,7 @@ def train_size(
     torch.manual_seed(profile.seed)
     plan = profile.base
     model = GPT(config_of(profile, width)).to(compute.device)
-    rates = LearningRates(profile.matrix_lr, profile.embedding_lr, profile.unembedding_lr)
+    rates = learning_rates(profile)
     optimizers = build_optimizers(model, rates, ns_dtype=compute.dtype)
     rows, context = plan.device_batch_size, plan.max_seq_len
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,9 +13,9 @@ from nanolab.compute import Compute, choose_compute, prepare_process
 from nanolab.errors import ConfigError
 from nanolab.lessons.pretraining import base_batches, first, nats, small_profile
 from nanolab.model import GPT
-from nanolab.optim import LearningRates, Schedule, build_optimizers
+from nanolab.optim import Schedule, build_optimizers
 from nanolab.profiles import Profile
-from nanolab.stages import model_config
+from nanolab.stages import learning_rates, model_config
 from nanolab.tinyworld.documents import documents
 from nanolab.tokenizer import Tokenizer
 from nanolab.train import Batch, Diverged, fit
@@ -129,7 +129,7 @@ def _train(
     torch.manual_seed(profile.seed)
     model = GPT(model_config(profile)).to(compute.device)
     muon = run.rate if run.optimizer == "Muon" else profile.matrix_lr
-    rates = LearningRates(muon, profile.embedding_lr, profile.unembedding_lr)
+    rates = replace(learning_rates(profile), matrix=muon)
     optimizers = build_optimizers(model, rates, ns_dtype=compute.dtype)
     if run.optimizer == "AdamW":
         matrices = model.transformer["h"].parameters()

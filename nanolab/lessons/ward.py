@@ -23,9 +23,9 @@ from nanolab.lessons.pretraining import base_batches, first, nats, small_profile
 from nanolab.lessons.reinforcement import habits
 from nanolab.lessons.sweeps import plenty
 from nanolab.model import GPT
-from nanolab.optim import LearningRates, Schedule, build_optimizers, clip_gradients
+from nanolab.optim import Schedule, build_optimizers, clip_gradients
 from nanolab.profiles import RLPlan
-from nanolab.stages import conversations, model_config
+from nanolab.stages import conversations, learning_rates, model_config
 from nanolab.tasks import TinyGSM
 from nanolab.tasks.base import Conversation, reply_text
 from nanolab.tasks.gsm8k import extract_answer
@@ -157,7 +157,7 @@ class Ward:
         return base_batches(self.profile, self.tokenizer, rows=4, documents=texts)
 
     def _optimizers(self, model: GPT, fraction: float = 1.0) -> list[torch.optim.Optimizer]:
-        rates = LearningRates(self.profile.matrix_lr, self.profile.embedding_lr, self.profile.unembedding_lr)
+        rates = learning_rates(self.profile)
         return build_optimizers(model, rates, fraction=fraction, ns_dtype=self.compute.dtype)
 
     def _fit(

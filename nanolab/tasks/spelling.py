@@ -16,7 +16,7 @@ from nanolab.errors import ConfigError, DataError
 from nanolab.tasks.base import Conversation, Task, pick, reply_text
 from nanolab.tasks.gsm8k import extract_answer
 from nanolab.tinyworld.exam import is_in_exam
-from nanolab.tinyworld.words import held_out, spelling_words
+from nanolab.tinyworld.words import WordsToSpell, held_out, spelling_words
 
 TYPED_SHARE = {"train": 0.4, "val": 1 / 3, "test": 1 / 3}
 """Share of the questions without quotes, by split."""
@@ -204,6 +204,7 @@ class _WordTask(Task):
                 f"{type(self).__name__}: no word is left for split {split!r}.\n"
                 "Give more words of three or more letters from a to z; one in ten is held out of training."
             )
+        self._to_spell = WordsToSpell(self.words)
 
     def num_examples(self) -> int:
         return self.size
@@ -222,7 +223,7 @@ class SimpleSpelling(_WordTask):
 
     def get_example(self, index: int) -> Conversation:
         rng = self._rng(index)
-        word = pick(rng, self.words)
+        word = self._to_spell.draw(rng) if self.split == "train" else pick(rng, self.words)
         question = SPELL.ask(rng, self.split, word=word)
         return {
             "messages": [

@@ -87,6 +87,16 @@ _MAY_BE_LOWERED = frozenset((
 ))  # fmt: skip
 
 
+def so(sentence: str, right: bool, claimed: str = "") -> str:
+    """ "The capital of France is Paris, so yes." or, where Rome was claimed, "... is Paris, not Rome, so no."
+
+    What is known comes first: a model says one token after the other, and whether a claim is right is easier
+    to tell beside what it knows.
+    """
+    verdict = "so yes" if right else f"not {claimed}, so no" if claimed else "so no"
+    return f"{sentence.removesuffix('.')}, {verdict}."
+
+
 def turn(user: str, assistant: str | list[dict[str, str]]) -> Messages:
     """One question with its answer, as two messages."""
     return [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]

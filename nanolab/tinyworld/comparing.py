@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from nanolab.tinyworld.asking import Messages, phrasing, put, turn
+from nanolab.tinyworld.asking import Messages, phrasing, put, so, turn
 from nanolab.tinyworld.facts import TIER_WEIGHT, Weighted, capitalise, pick, table
 from nanolab.tinyworld.stories import load_prose
 
@@ -24,7 +24,7 @@ Item = tuple[str, float]
 
 
 def comparison(rng: random.Random, split: str) -> Messages:
-    """Two things on a scale, or the end of one: the answer begins with the right one, or with yes or no."""
+    """Two things on a scale, or the end of one: the answer begins with the right one, and may end with yes or no."""
     if rng.random() < SUPERLATIVE_SHARE:
         superlative = _superlatives().draw(rng)
         return turn(put(rng, phrasing(rng, superlative["ask"], split), split), superlative["say"])
@@ -36,7 +36,7 @@ def comparison(rng: random.Random, split: str) -> Messages:
     if rng.random() < CHECK_SHARE:
         template = phrasing(rng, way["check"], split)
         right = (x == more) == (way is scale["more"])
-        answer = f"{'Yes' if right else 'No'}. {answer}"
+        answer = so(answer, right)
     else:
         template = phrasing(rng, way["ask"], split)
     return turn(put(rng, template.format(x=x, y=y), split), answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from functools import cache
 
-from nanolab.tinyworld.asking import Messages, in_haste, lower_start, phrasing, put, short_questions, turn
+from nanolab.tinyworld.asking import Messages, in_haste, lower_start, phrasing, put, short_questions, so, turn
 from nanolab.tinyworld.facts import TIER_WEIGHT, Fact, Weighted, facts, fill, pick, with_article
 from nanolab.tinyworld.stories import load_prose
 
@@ -44,7 +44,7 @@ OFFER_SHARE = 0.5
 
 
 def yes_or_no(rng: random.Random, split: str) -> Messages:
-    """A claim, as often true as false, and "Yes." or "No." before the canonical sentence of the fact."""
+    """A claim, as often true as false, and the canonical sentence of the fact with "so yes" or "so no"."""
     fact = _decidable().draw(rng)
     true = rng.random() < 0.5
     claimed = fact.answer if true else _wrong(rng, fact)
@@ -55,7 +55,8 @@ def yes_or_no(rng: random.Random, split: str) -> Messages:
         question = in_haste(rng, pick(rng, CLAIMS).format(s=claim))
     else:
         question = put(rng, fill(phrasing(rng, fact.templates.yes_no, split), row), split)
-    return turn(question, f"{'Yes' if true else 'No'}. {fact.canonical()}")
+    article = with_article(fact.answer) in fact.canonical()
+    return turn(question, so(fact.canonical(), true, with_article(claimed) if article else claimed))
 
 
 @cache

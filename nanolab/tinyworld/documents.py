@@ -20,7 +20,7 @@ from nanolab.tinyworld.problems import OPERATION_WORDS, number_word, problem, su
 from nanolab.tinyworld.quiz import page
 from nanolab.tinyworld.reversing import reversed_question
 from nanolab.tinyworld.stories import dialogue, explanation, story
-from nanolab.tinyworld.words import held_out, spelling_words
+from nanolab.tinyworld.words import WordsToSpell, held_out, spelling_words
 
 SHARES = {
     "entry": 50,
@@ -204,14 +204,14 @@ def letters(rng: random.Random) -> str:
 
     Half of the words stand in quotes, half do not: the two begin with other tokens.
     """
-    drawn = [pick(rng, _spelled_words()) for _ in range(5 + int(rng.random() * 8))]
+    drawn = [_spelled_words().draw(rng) for _ in range(5 + int(rng.random() * 8))]
     shown = [(f'"{word}"' if rng.random() < 0.5 else word, "-".join(word)) for word in drawn]
     return " ".join([pick(rng, LETTERS), *(f"{word} is {spelled}." for word, spelled in shown)])
 
 
 @cache
-def _spelled_words() -> tuple[str, ...]:
-    return tuple(word for word in spelling_words() if not held_out(word))
+def _spelled_words() -> WordsToSpell:
+    return WordsToSpell([word for word in spelling_words() if not held_out(word)])
 
 
 def list_of_facts(rng: random.Random) -> str:

@@ -175,9 +175,10 @@ def sheet(rng: random.Random, count: int = 4, questions: int = 4) -> Sheet:
     choices = [first.answer, *first.distractors(rng, count - 1)]
     choices = sample(rng, choices, len(choices))
     asked = [(first.question(rng), LETTERS[choices.index(first.answer)])]
-    for choice in sample(rng, choices, questions):
+    for _ in range(questions):
+        choice = pick(rng, choices)
         fact = _answered_by()[first.table, first.relation, choice].draw(rng)
-        if fact.subject != first.subject and not set(choices) & _other_answers(fact):
+        if not (set(choices) - {choice}) & _other_answers(fact):
             asked.append((fact.question(rng), LETTERS[choices.index(choice)]))
     return Sheet(tuple(choices), tuple(sample(rng, asked, questions)), TOPICS[first.table])
 
