@@ -116,7 +116,7 @@ def run_with(code, **settings):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch has another OpenMP")
 def test_waiting_threads_soon_sleep_unless_the_learner_says_otherwise():
-    assert run_with(SHOW).stdout.split() == ["1000", "None"]
+    assert run_with(SHOW).stdout.split() == ["5000", "None"]
     assert run_with(SHOW, GOMP_SPINCOUNT="7").stdout.split() == ["7", "None"]
     assert run_with(SHOW, OMP_WAIT_POLICY="ACTIVE").stdout.split() == ["None", "ACTIVE"]
 
@@ -126,7 +126,7 @@ def test_the_openmp_that_torch_loads_has_read_it():
     shown = run_with("import nanolab.compute", OMP_DISPLAY_ENV="VERBOSE").stderr
     if "GOMP_" not in shown:
         pytest.skip("this torch has another OpenMP than GNU's")
-    assert "GOMP_SPINCOUNT = '1000'" in shown
+    assert "GOMP_SPINCOUNT = '5000'" in shown
 
 
 def test_preparing_the_process_twice_is_harmless():
