@@ -43,7 +43,9 @@ def test_the_width_of_a_profile_gives_the_profile_s_own_model_at_64_channels_a_l
 
 def test_counting_without_building_agrees_with_the_model():
     for depth in (1, 2, 4):
-        profile = override(get_profile("laptop"), value_embeddings=False, residual_scalars=False)
+        profile = override(
+            get_profile("laptop"), value_embeddings=False, residual_scalars=False, window_pattern="L"
+        )
         model = GPT(scaling.config_of(profile, 64 * depth))
         assert costs.model_size(depth, profile.vocab_size)[0] == model.num_parameters()
         flops = costs.training_flops(depth, profile.vocab_size, 10, profile.sequence_len)
