@@ -240,7 +240,7 @@ def read_config(path: Path, step: int | None = None) -> GPTConfig:
     given = meta.get("model_config") if isinstance(meta, dict) else None
     if not isinstance(given, dict):
         _refuse(path, 'it has no "model_config"')
-    sizes = {field.name for field in fields(GPTConfig) if type(field.default) is int}
+    sizes = {field.name for field in fields(GPTConfig) if type(field.default) is int and field.default}
     if unknown := sorted(map(str, given.keys() - sizes - {"window_pattern"})):
         raise _unknown(path, f"its model_config has {_listed(unknown)}")
     if missing := sorted(sizes - given.keys()):

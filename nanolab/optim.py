@@ -174,9 +174,14 @@ def build_optimizers(
         in_a_block = name.startswith("transformer.h.")
         (matrices if in_a_block else others[name.split(".")[0]]).append(parameter)
     adamw = torch.optim.AdamW(
-        [{"params": params, "lr": rate_of[name]} for name, params in others.items() if params],
+        # While the blocks still write nothing, the scalars only change the size of the stream, which the norm
+        # undoes: their gradient is rounding (1e-8, later 1e-2), and AdamW would make whole steps of it.
+        [
+            {"params": params, "lr": rate_of[name], "eps": 1e-4 if name.endswith("lambdas") else 1e-10}
+            for name, params in others.items()
+            if params
+        ],
         betas=(0.8, 0.95),
-        eps=1e-10,
         weight_decay=0.0,
         fused=True,
     )

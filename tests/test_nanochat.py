@@ -74,7 +74,7 @@ def state_dict(
 
 def sizes(config=CONFIG, **more):
     """A model_config as nanochat writes it: sizes, and since January 2026 the windows."""
-    return {name: value for name, value in asdict(config).items() if type(value) is int} | more
+    return {name: value for name, value in asdict(config).items() if type(value) is int and value} | more
 
 
 def write(folder, tokenizer, weights=None, *, step=650, meta=None, config=CONFIG):

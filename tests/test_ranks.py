@@ -135,11 +135,10 @@ def rl_then_ctrl_c(folder, one):
 
 
 def assert_same_but_for_rounding(actual, expected, rounding=1e-5):
-    """The first steps agree to `rounding`. Later ones drift: the optimizers make whole steps of gradients that
-    are almost nothing. One process whose micro-batches are cut otherwise drifts as far (seen: 4e-3 in 20 steps
-    of smoke), and two processes no more."""
+    """The first steps agree to `rounding`. A later one may differ by more for once: AdamW makes whole steps of
+    gradients that are almost nothing (seen: 2e-4 in the loss of one step of 20)."""
     assert actual[:8] == pytest.approx(expected[:8], abs=rounding)
-    assert actual == pytest.approx(expected, abs=500 * rounding)
+    assert actual == pytest.approx(expected, abs=200 * rounding)
 
 
 def test_base_by_two_processes_equals_base_by_one(folder, one, two):
@@ -154,7 +153,7 @@ def test_base_by_two_processes_equals_base_by_one(folder, one, two):
     measured = [rows(folder, tag, "base", "validation") for tag in ("one", "two")]
     assert len(measured[0]) == 3
     for left, right in zip(*measured, strict=True):
-        assert left == pytest.approx(right, abs=5e-3)  # as far as rounding drifts, see above
+        assert left == pytest.approx(right, abs=1e-5)
     assert_alike(folder, "one", "two", "base")
 
 
