@@ -168,8 +168,8 @@ class Sheet:
 def sheet(rng: random.Random, count: int = 4, questions: int = 4) -> Sheet:
     """A list of answers to choose from, with up to `questions` questions about facts, for training.
 
-    What a letter means has to be looked up in the list: asked for once a list, a small model does not learn
-    it in a course's time; asked for several times, it does.
+    Asked for in turn, each once, letters can be told by which are left over; drawn anew for each question,
+    they have to be looked up. (`laptop` does not learn it in its time all the same: docs/experiments.md.)
     """
     first = _pool(tuple(TOPICS), count - 1).draw(rng)
     choices = [first.answer, *first.distractors(rng, count - 1)]
