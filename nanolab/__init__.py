@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 # The threads of a training wait for each other all the time. On Linux torch has GNU's OpenMP, which lets them
 # spin 300,000 times before they sleep: beside busy programs that takes the processor from the one waited for.
 # Tokens/s of the laptop profile in bf16, 2 threads on 2 cores, alone / beside one busy process / beside two:
-#     300,000 spins  29,600 /        / stands still      3,000  25,500 / 12,100 / 9,500
+#     300,000 spins  29,600 /        / no end in 1 min     3,000  25,500 / 12,100 / 9,500
 #      10,000        29,200 /        /  7,300            1,000  19,600 / 14,400 / 8,800
 #       5,000        27,000 / 10,100 / 10,200        one thread 18,400
 # (Intel Xeon with AMX, medians of 50 steps, one or two tries. On an AMD EPYC the larger model of before lost
